@@ -1,0 +1,1 @@
+"""Four memory-augmented networks, their baselines, and every experiment of their papers."""

@@ -1,0 +1,59 @@
+"""The feed-forward baseline of Santoro et al. 2016: no memory of any kind, so it should stay at chance."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lib.methods.online import OnlineLearner
+
+
+@dataclass(frozen=True)
+class FeedForwardConfig:
+    """Sizes of the feed-forward baseline."""
+
+    features: int = 400
+    """Length of an input: 20 x 20 pixels."""
+    classes: int = 5
+    """Classes in an episode, and length of a one-hot label."""
+    hidden: int = 200
+    """Units of the one hidden layer."""
+
+
+class FeedForwardState(NamedTuple):
+    """Nothing is carried from one step to the next."""
+
+
+class FeedForward(OnlineLearner):
+    """One hidden tanh layer that sees (x_t, y_{t-1})."""
+
+    def __init__(self, config: FeedForwardConfig):
+        super().__init__(config.features, config.classes)
+        self.config = config
+        self.to_hidden = nn.Sequential(nn.Linear(config.features + config.classes, config.hidden), nn.Tanh())
+        self.to_logits = nn.Linear(config.hidden, config.classes)
+
+    def initial_state(self, batch_size: int) -> FeedForwardState:
+        """Empty."""
+        return FeedForwardState()
+
+    def project(self, inputs: Float[Tensor, "batch time inputs"]) -> Float[Tensor, "batch time hidden"]:
+        """The whole network but its last layer: no step depends on another."""
+        return self.to_hidden(inputs)
+
+    def unroll(
+        self, projected: Float[Tensor, "batch time hidden"], state: FeedForwardState
+    ) -> tuple[Float[Tensor, "batch time hidden"], FeedForwardState]:
+        """Nothing left to do."""
+        return projected, state
+
+    def step(
+        self, projected: Float[Tensor, "batch hidden"], state: FeedForwardState
+    ) -> tuple[Float[Tensor, "batch hidden"], FeedForwardState]:
+        """Nothing left to do."""
+        return projected, state
+
+    def classify(self, output: Float[Tensor, "*any hidden"]) -> Float[Tensor, "*any classes"]:
+        """A linear layer on the hidden units."""
+        return self.to_logits(output)

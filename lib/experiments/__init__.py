@@ -1,0 +1,16 @@
+"""Every table and figure of the papers, by its name in the paper: `EXPERIMENTS["mann.table1"]`."""
+
+from lib.experiments import mann
+from lib.experiments.base import PROFILES, Experiment, RunOptions
+
+EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in mann.EXPERIMENTS}
+
+
+def find_experiment(name: str) -> Experiment:
+    """An experiment by name. Raises ValueError that lists the known names."""
+    if name not in EXPERIMENTS:
+        raise ValueError(f"there is no experiment {name!r}; known: {', '.join(EXPERIMENTS)}")
+    return EXPERIMENTS[name]
+
+
+__all__ = ["EXPERIMENTS", "PROFILES", "Experiment", "RunOptions", "find_experiment"]

@@ -1,0 +1,206 @@
+"""Santoro et al. 2016: Omniglot classification with one-hot labels (table 1; figure 2, a and b).
+
+| here | paper |
+| --- | --- |
+| `mann.table1` | table 1: test accuracy by instance after 100 000 updates |
+| `mann.figure2` | figure 2, a and b: the same runs' accuracy during training |
+
+Reading notes. An «episode» of the 100 000 is read as one update on a minibatch of 16 sequences. The last 50 of the 1200
+training classes are held out to validate on, so 1150 are trained on; the 423 test classes are used once, at the end.
+"""
+
+import math
+import time
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+
+from lib import ledger
+from lib.baselines.feedforward import FeedForward, FeedForwardConfig
+from lib.baselines.lstm import LSTM, LSTMConfig
+from lib.data import load_characters
+from lib.data.store import Characters
+from lib.experiments.base import Experiment, RunOptions
+from lib.methods.mann import MANN, MANNConfig
+from lib.methods.online import OnlineLearner
+from lib.tasks.classification import ClassificationTask
+from lib.tasks.episodes import EpisodeConfig, EpisodeSampler
+from lib.tasks.images import ImageBank
+from lib.tasks.seeds import generator
+from lib.training import TrainingConfig, evaluate, pick_device, train
+from lib.training.checkpoint import CheckpointError, file_digest, load_checkpoint, save_checkpoint
+
+PAPER = "Santoro et al. 2016"
+VALIDATION_CLASSES = 50
+EVALUATION_SEED = 0  # the same test episodes for every method and seed
+ROWS = {"feedforward": FeedForwardConfig(), "lstm": LSTMConfig(), "mann": MANNConfig()}
+LEARNERS = {FeedForwardConfig: FeedForward, LSTMConfig: LSTM, MANNConfig: MANN}
+
+
+@dataclass(frozen=True)
+class OmniglotConfig:
+    """One run: a learner, its episodes, its training and its test."""
+
+    learner: FeedForwardConfig | LSTMConfig | MANNConfig
+    episodes: EpisodeConfig = field(default_factory=EpisodeConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    test_batches: int = 125
+    """Minibatches of 16 test episodes: 2000 episodes, 10 000 images for each instance that all classes reach."""
+
+
+def config(variant: str, profile: str) -> OmniglotConfig:
+    """The config of a row of table 1 in a profile."""
+    paper = OmniglotConfig(learner=ROWS[variant])
+    if profile == "paper":
+        return paper
+    if profile == "short":
+        return replace(paper, training=replace(paper.training, updates=4_000, validate_every=2_000), test_batches=30)
+    training = replace(
+        paper.training, updates=20, log_every=10, validate_every=20, validation_batches=1, checkpoint_every=10
+    )
+    return replace(paper, training=training, test_batches=2)
+
+
+def build_learner(config: OmniglotConfig, seed: int) -> OnlineLearner:
+    """A learner with fresh weights, a function of (config, seed): PyTorch's default initialisation."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator(seed, "weights", 0).initial_seed())
+        return LEARNERS[type(config.learner)](config.learner)
+
+
+def build_task(config: OmniglotConfig, characters: Characters, seed: int, device: torch.device) -> ClassificationTask:
+    """Training, validation and test episodes over disjoint classes."""
+    training, test = characters.train_test_split()
+    held_out = min(VALIDATION_CLASSES, len(training) // 4)
+
+    def sampler(classes, seed: int, stream: str) -> EpisodeSampler:
+        bank = ImageBank(characters.images(classes), device)
+        return EpisodeSampler(bank, config.episodes, seed=seed, stream=stream)
+
+    return ClassificationTask(
+        train=sampler(training[:-held_out], seed, "train"),
+        validation=sampler(training[-held_out:], EVALUATION_SEED, "validation"),
+        test=sampler(test, EVALUATION_SEED, "test"),
+    )
+
+
+def run(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Record:
+    """Train, test and record one row of table 1."""
+    device = pick_device(options.device)
+    settings = config(variant, profile)
+    characters = load_characters()
+    data = {"name": characters.name, "sha256": characters.digest, "is_standin": characters.is_standin}
+    task = build_task(settings, characters, seed, device)
+    learner = build_learner(settings, seed).to(device)
+    name = ledger.record_name("mann.table1", variant, profile, seed)
+    identity = {"run": name, "config": asdict(settings), "data": data}
+    result = train(
+        learner,
+        task,
+        settings.training,
+        folder=options.runs / name,
+        identity=identity,
+        compile=options.compile,
+        progress=options.progress,
+        until=math.inf if options.minutes is None else time.monotonic() + 60 * options.minutes,
+    )
+    if not result.complete:
+        # What was learnt after the last checkpoint is not part of the record.
+        load_checkpoint(options.runs / name / "checkpoint.safetensors", learner)
+    finished = result.complete or options.record_unfinished
+    metrics = evaluate(learner, task, task.test, settings.test_batches, progress=options.progress) if finished else {}
+    record = ledger.Record(
+        experiment="mann.table1",
+        variant=variant,
+        profile=profile,
+        seed=seed,
+        config=asdict(settings),
+        metrics=metrics,
+        updates=result.updates,
+        complete=result.complete,
+        seconds=result.seconds,
+        machine=ledger.describe_machine(device) | {"compiled": options.compile},
+        commit=ledger.code_commit(),
+        data=data,
+        checkpoint=_keep(learner, name, identity, result.updates) if finished and options.keep_checkpoint else None,
+        curve=curve_of(result.log),
+    )
+    if finished:
+        ledger.save_record(record)
+    return record
+
+
+def curve_of(log: list[dict[str, Any]]) -> dict[str, Any]:
+    """The training log as columns: update, loss, accuracy by instance, and validations at their own updates."""
+
+    def rounded(accuracy: list[float | None]) -> list[float | None]:
+        return [None if a is None else round(a, 4) for a in accuracy]
+
+    validated = [line for line in log if "validation" in line]
+    return {
+        "update": [line["update"] for line in log],
+        "loss": [round(line["loss"], 5) for line in log],
+        "accuracy": [rounded(line["accuracy"]) for line in log],
+        "validation_update": [line["update"] for line in validated],
+        "validation_accuracy": [rounded(line["validation"]["accuracy"]) for line in validated],
+    }
+
+
+def _keep(learner: OnlineLearner, name: str, identity: dict[str, Any], updates: int) -> dict[str, str]:
+    path = ledger.ROOT / "data" / "checkpoints" / f"{name}.safetensors"
+    digest = save_checkpoint(path, learner, {"identity": identity, "update": updates})
+    return {"file": path.relative_to(ledger.ROOT).as_posix(), "sha256": digest}
+
+
+def load_trained(record: ledger.Record, device: torch.device | str = "cpu") -> OnlineLearner:
+    """The learner of a record with a committed checkpoint. Raises CheckpointError if the file is not the recorded one."""
+    if record.checkpoint is None:
+        raise CheckpointError(f"{record.name} keeps no checkpoint; run it with --keep-checkpoint")
+    path = ledger.ROOT / record.checkpoint["file"]
+    learner = build_learner(config(record.variant, record.profile), record.seed)
+    load_checkpoint(path, learner)
+    if (found := file_digest(path)) != record.checkpoint["sha256"]:
+        raise CheckpointError(f"{path} has sha256 {found}, its record says {record.checkpoint['sha256']}; restore it")
+    return learner.to(device).eval()
+
+
+def verify(record: ledger.Record, device: str) -> tuple[bool, str]:
+    """Test a committed checkpoint on the recorded episodes again; accuracies may differ by rounding, 0.2 points."""
+    try:
+        learner = load_trained(record, pick_device(device))
+    except CheckpointError as error:
+        return False, str(error)
+    characters = load_characters()
+    if characters.digest != record.data["sha256"]:
+        return False, f"not tested: it needs {record.data['name']}, and only {characters.name} is here (set BOOK_DATA_DIR)"
+    settings = config(record.variant, record.profile)
+    task = build_task(settings, characters, record.seed, pick_device(device))
+    found = evaluate(learner, task, task.test, settings.test_batches, progress=True)
+    pairs = zip(found["accuracy"], record.metrics["accuracy"], strict=True)
+    difference = max(abs(a - b) for a, b in pairs if a is not None and b is not None)
+    return difference <= 0.002, f"largest difference of an accuracy {100 * difference:.3f} points"
+
+
+_ALL_VARIANTS = tuple(ROWS)
+EXPERIMENTS = (
+    Experiment(
+        name="mann.table1",
+        paper=PAPER,
+        title="Omniglot, five classes an episode, one-hot labels: test accuracy by instance",
+        variants=_ALL_VARIANTS,
+        run=run,
+        config=lambda variant, profile: asdict(config(variant, profile)),
+        wanted=(("mann", 0), ("lstm", 0), ("feedforward", 0), ("mann", 1), ("lstm", 1), ("feedforward", 1)),
+        verify=verify,
+    ),
+    Experiment(
+        name="mann.figure2",
+        paper=PAPER,
+        title="Omniglot, five classes an episode: accuracy by instance during training (a: LSTM, b: MANN)",
+        variants=("lstm", "mann"),
+        run=run,
+        config=lambda variant, profile: asdict(config(variant, profile)),
+        drawn_from="mann.table1",
+    ),
+)

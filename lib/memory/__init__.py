@@ -1,0 +1,1 @@
+"""External memories as pure functions of tensors: a state goes in, a new state comes out."""

@@ -1,0 +1,147 @@
+"""MANN: one-shot learning with a memory-augmented neural network (Santoro et al. 2016, arXiv:1605.06065).
+
+| here | paper | equation |
+| --- | --- | --- |
+| `hidden`, `cell` | h_t, c_t, the LSTM controller | 9 to 15 |
+| `keys` | k_t, one for each head | text of 3.1; 17 |
+| `gate` | σ(α), one for each head | 7, 22 |
+| `write_weights` | w^w_t | 7, 22 |
+| `memory` | M_t | 8, 23 |
+| `read_weights` | w^r_t | 2 and 3, 17 and 18 |
+| `read` | r_t, all heads side by side | 4, 19 |
+| `usage` | w^u_t | 5, 20 |
+| `least_used` | w^lu_t | 6, 21 |
+| `output` | o_t = (h_t, r_t) | 16 |
+
+One step runs in this order: the controller sees the input, the last label and what was read last; its keys are written
+to the slots that the *last* step's weights name; the memory *after* this write is read with the same keys.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lib.memory import addressing, lrua
+from lib.methods.online import OnlineLearner
+
+
+@dataclass(frozen=True)
+class MANNConfig:
+    """Sizes and readings of a MANN; the defaults are those of the paper's Omniglot runs (supplement 9)."""
+
+    features: int = 400
+    """Length of an input: 20 x 20 pixels."""
+    classes: int = 5
+    """Classes in an episode, and length of a one-hot label."""
+    controller: Literal["lstm", "feedforward"] = "lstm"
+    """The controller network."""
+    hidden: int = 200
+    """Units of the controller."""
+    slots: int = 128
+    """Rows of the memory, N."""
+    width: int = 40
+    """Length of a row, M."""
+    reads: int = 4
+    """Heads: each reads once and writes once in a step."""
+    usage_decay: float = 0.99
+    """γ of equation 5."""
+    write_to: Literal["own", "all"] = "own"
+    """`own`: head j writes to the j-th least used slot; `all`: every head writes to all n of them."""
+    gate: Literal["dynamic", "constant"] = "dynamic"
+    """`dynamic`: the controller gives α at each step (supplement 6.1); `constant`: α is one learnt number a head."""
+
+
+class MANNState(NamedTuple):
+    """All that a MANN carries from one step to the next."""
+
+    hidden: Float[Tensor, "batch hidden"]
+    cell: Float[Tensor, "batch hidden"]
+    memory: Float[Tensor, "batch slots width"]
+    usage: Float[Tensor, "batch slots"]
+    read_weights: Float[Tensor, "batch heads slots"]
+    write_weights: Float[Tensor, "batch heads slots"]
+    least_used: Float[Tensor, "batch heads slots"]
+    read: Float[Tensor, "batch heads_times_width"]
+
+
+class MANN(OnlineLearner):
+    """An LSTM or feed-forward controller with an external memory that is written by least recently used access."""
+
+    def __init__(self, config: MANNConfig):
+        super().__init__(config.features, config.classes)
+        self.config = config
+        lstm = config.controller == "lstm"
+        gates = 4 * config.hidden if lstm else config.hidden
+        read_width = config.reads * config.width
+        self.from_input = nn.Linear(config.features + config.classes, gates)
+        self.from_state = nn.Linear(read_width + (config.hidden if lstm else 0), gates, bias=False)
+        self.to_keys = nn.Linear(config.hidden, read_width)
+        if config.gate == "dynamic":
+            self.to_gate = nn.Linear(config.hidden, config.reads)
+        else:
+            self.alpha = nn.Parameter(torch.zeros(config.reads))
+        self.to_logits = nn.Linear(config.hidden + read_width, config.classes)
+
+    def initial_state(self, batch_size: int) -> MANNState:
+        """An empty memory whose first slots are the least used ones."""
+        config, like = self.config, self.from_input.weight
+        zeros = like.new_zeros
+        usage = zeros(batch_size, config.slots)
+        no_weights = zeros(batch_size, config.reads, config.slots)
+        return MANNState(
+            hidden=zeros(batch_size, config.hidden),
+            cell=zeros(batch_size, config.hidden),
+            memory=zeros(batch_size, config.slots, config.width),
+            usage=usage,
+            read_weights=no_weights,
+            write_weights=no_weights,
+            least_used=lrua.least_used_slots(usage, config.reads),
+            read=zeros(batch_size, config.reads * config.width),
+        )
+
+    def project(self, inputs: Float[Tensor, "batch time inputs"]) -> Float[Tensor, "batch time gates"]:
+        """W_xh (x_t, y_{t-1}) + b_h of equation 9, for all steps in one product."""
+        return self.from_input(inputs)
+
+    def step(
+        self, projected: Float[Tensor, "batch gates"], state: MANNState
+    ) -> tuple[Float[Tensor, "batch out"], MANNState]:
+        """One step of the paper's equations, in the order of the module's table."""
+        config = self.config
+        hidden, cell = self.control(projected, state)
+
+        # Write: the keys go to the slots read last and to the least used ones.
+        keys = self.to_keys(cell).unflatten(-1, (config.reads, config.width))
+        alpha = self.to_gate(hidden) if config.gate == "dynamic" else self.alpha.expand(len(hidden), -1)
+        gate = torch.sigmoid(alpha).unsqueeze(2)
+        target = state.least_used if config.write_to == "own" else state.least_used.sum(1, keepdim=True)
+        write_weights = lrua.write_weights(gate, state.read_weights, target)
+        memory = lrua.write(state.memory, state.least_used, write_weights, keys)
+
+        # Read the new memory by content.
+        read_weights = addressing.content_weights(keys, memory)
+        read = addressing.read(read_weights, memory).flatten(1)
+
+        # Usage only chooses slots: no gradient passes through it.
+        usage = lrua.update_usage(state.usage, read_weights.detach(), write_weights.detach(), config.usage_decay)
+        least_used = lrua.least_used_slots(usage, config.reads)
+
+        next_state = MANNState(hidden, cell, memory, usage, read_weights, write_weights, least_used, read)
+        return torch.cat([hidden, read], dim=-1), next_state
+
+    def control(self, projected: Tensor, state: MANNState) -> tuple[Tensor, Tensor]:
+        """The controller's new (hidden, cell): an LSTM (equations 9 to 15), or one tanh layer, whose cell is its output."""
+        if self.config.controller == "feedforward":
+            hidden = torch.tanh(projected + self.from_state(state.read))
+            return hidden, hidden
+        gates = projected + self.from_state(torch.cat([state.hidden, state.read], dim=-1))
+        forget, write, output, update = gates.chunk(4, dim=-1)
+        cell = torch.sigmoid(forget) * state.cell + torch.sigmoid(write) * torch.tanh(update)
+        return torch.sigmoid(output) * torch.tanh(cell), cell
+
+    def classify(self, output: Float[Tensor, "*any out"]) -> Float[Tensor, "*any classes"]:
+        """The linear layer before the softmax of equation 24."""
+        return self.to_logits(output)

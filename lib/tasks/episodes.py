@@ -1,0 +1,95 @@
+"""Episodes of one-shot classification (Santoro et al. 2016, section 2 and supplements 7 and 8)."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lib.tasks.images import MAX_ANGLE, MAX_SHIFT, ImageBank
+from lib.tasks.seeds import generator
+
+
+@dataclass(frozen=True)
+class EpisodeConfig:
+    """What an episode is made of; the defaults are the paper's."""
+
+    classes: int = 5
+    """Classes in an episode."""
+    length: int = 50
+    """Images in an episode: ten times the classes."""
+    balanced: bool = False
+    """True: the same number of images of each class; False: images drawn at random from the classes (supplement 7)."""
+    quarter_turns: bool = True
+    """Turn each class by a random multiple of 90 degrees, which makes new classes."""
+    jitter: bool = True
+    """Rotate each image within ±π/16 and shift it within ±10 pixels of the 105-pixel original."""
+
+
+class Episodes(NamedTuple):
+    """A batch of episodes."""
+
+    xs: Float[Tensor, "batch time 400"]
+    """Images, flat, in [0, 1]."""
+    ys: Int[Tensor, "batch time"]
+    """Labels, shuffled anew in each episode."""
+    characters: Int[Tensor, "batch classes"]
+    """Which class of the bank bears which label."""
+
+
+class EpisodeSampler:
+    """Draws batches of episodes from a bank, on the bank's device."""
+
+    def __init__(self, bank: ImageBank, config: EpisodeConfig, *, seed: int, stream: str):
+        needed = -(-config.length // config.classes) if config.balanced else 1
+        if config.balanced and config.length % config.classes:
+            raise ValueError(f"a balanced episode of {config.classes} classes cannot have {config.length} images")
+        if config.classes > bank.classes:
+            raise ValueError(f"{config.classes} classes asked for an episode, the bank has {bank.classes}")
+        if needed > bank.drawings or config.length > config.classes * bank.drawings:
+            raise ValueError(
+                f"{config.length} images of {config.classes} classes asked, the bank has {bank.drawings} of each class"
+            )
+        self.bank, self.config, self.seed, self.stream = bank, config, seed, stream
+
+    def batch(self, index: int, size: int) -> Episodes:
+        """The index-th batch of `size` episodes: the same for the same (seed, stream, index, size), on any call."""
+        config, bank = self.config, self.bank
+        random = generator(self.seed, self.stream, index, bank.device)
+
+        def uniform(*shape: int) -> Tensor:
+            return torch.rand(*shape, generator=random, device=bank.device)
+
+        # Distinct characters in random order: a character's place in this order is its label.
+        characters = uniform(size, bank.classes).topk(config.classes, dim=1).indices
+        labels, drawings = self._order(uniform, size)
+        turns = torch.floor(4 * uniform(size, config.classes)).long()
+        angles = (2 * uniform(size, config.length) - 1) * MAX_ANGLE
+        shifts = (2 * uniform(size, config.length, 2) - 1) * MAX_SHIFT
+        xs = bank.draw(
+            characters.gather(1, labels),
+            drawings,
+            turns.gather(1, labels) if config.quarter_turns else None,
+            angles if config.jitter else None,
+            shifts if config.jitter else None,
+        )
+        return Episodes(xs, labels, characters)
+
+    def _order(self, uniform, size: int) -> tuple[Tensor, Tensor]:
+        """Labels and drawings (size, length) in the order of presentation; no drawing comes twice in an episode."""
+        config, drawings = self.config, self.bank.drawings
+        if config.balanced:
+            each = config.length // config.classes
+            chosen = uniform(size, config.classes, drawings).argsort(-1)[..., :each]
+            order = uniform(size, config.length).argsort(-1)
+            return order // each, chosen.flatten(1).gather(1, order)
+        chosen = uniform(size, config.classes * drawings).argsort(-1)[:, : config.length]
+        return chosen // drawings, chosen % drawings
+
+
+def instance_numbers(ys: Int[Tensor, "batch time"], classes: int) -> Int[Tensor, "batch time"]:
+    """For each step, how many times its class has been seen by then, itself included: 1 for a first sight."""
+    seen = F.one_hot(ys, classes).cumsum(1)
+    return seen.gather(2, ys.unsqueeze(2)).squeeze(2)

@@ -1,0 +1,194 @@
+"""One training loop for any learner. The n-th batch is a function of (seed, n), so resuming needs only n and the weights."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from lib.methods.online import OnlineLearner
+from lib.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train; the defaults are the paper's where it states them (Santoro et al. 2016, supplement 9)."""
+
+    updates: int = 100_000
+    """Minibatches to train on."""
+    batch_size: int = 16
+    """Episodes in a minibatch (paper: 16)."""
+    learning_rate: float = 1e-4
+    """RMSprop's step (paper: 1e-4)."""
+    decay: float = 0.95
+    """RMSprop's decay of the mean square (paper: 0.95)."""
+    momentum: float = 0.9
+    """RMSprop's momentum (paper: 0.9)."""
+    clip: float = 10.0
+    """Largest norm of the gradient; larger ones are scaled down to it (paper: silent)."""
+    log_every: int = 500
+    """Updates averaged in one line of the log."""
+    validate_every: int = 5_000
+    """Updates between two validations on held-out classes."""
+    validation_batches: int = 20
+    """Minibatches of a validation."""
+    checkpoint_every: int = 500
+    """Updates between two checkpoints; a multiple of `log_every`."""
+
+    def __post_init__(self):
+        if self.checkpoint_every % self.log_every:
+            raise ValueError(
+                f"checkpoint_every ({self.checkpoint_every}) must be a multiple of log_every ({self.log_every}), "
+                "or a resumed run would average the log's last line over fewer updates"
+            )
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """Where a training run stands."""
+
+    updates: int
+    complete: bool
+    seconds: float
+    """Wall time of all the run's processes together."""
+    log: list[dict[str, Any]]
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss became infinite or not a number."""
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """`auto` is CUDA if there is one, else the CPU; any other name is PyTorch's. Raises ValueError if it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"the device {name!r} cannot be used here ({error}); try --device auto or cpu") from error
+    return device
+
+
+def make_optimizer(learner: OnlineLearner, config: TrainingConfig) -> torch.optim.Optimizer:
+    """RMSprop as the paper's supplement 9.0.1 sets it."""
+    return torch.optim.RMSprop(
+        learner.parameters(), lr=config.learning_rate, alpha=config.decay, momentum=config.momentum
+    )
+
+
+def train(
+    learner: OnlineLearner,
+    task,
+    config: TrainingConfig,
+    *,
+    folder: Path | None = None,
+    identity: dict[str, Any] | None = None,
+    compile: bool = False,
+    progress: bool = True,
+    until: float = math.inf,
+    on_log: Callable[[dict[str, Any]], None] | None = None,
+) -> TrainingResult:
+    """Train `learner` on `task`, going on from the checkpoint in `folder` if there is one.
+
+    task: gives `train.batch(n, size)`, `validation.batch(n, size)`, `loss(logits, batch)` and `tally()`, such as
+    `lib.tasks.classification.ClassificationTask`. folder: for `checkpoint.safetensors` and `log.jsonl`; None keeps nothing.
+    identity: what the run is (its config, its data's digest); a checkpoint of another identity is refused. until: a
+    `time.monotonic()` after which the run is checkpointed and left. on_log: called with each line of the log.
+
+    Raises NonFiniteLoss, and CheckpointError if the folder's checkpoint is damaged or of another run.
+    """
+    identity = json.loads(json.dumps({"training": asdict(config), **(identity or {})}))
+    optimizer = make_optimizer(learner, config)
+    first, seconds, log = _resume(folder, learner, optimizer, identity)
+    unroll = torch.compile(learner.unroll, dynamic=False) if compile else None
+    started, tally = time.monotonic() - seconds, task.tally()
+    first_bad = torch.full((), config.updates + 1, device=task.device)
+    learner.train()
+    update = first
+    bar = tqdm(total=config.updates, initial=first, disable=not progress, unit="update", dynamic_ncols=True)
+    with bar:
+        for update in range(first + 1, config.updates + 1):
+            batch = task.train.batch(update, config.batch_size)
+            logits = learner(batch.xs, batch.ys, unroll)
+            loss = task.loss(logits, batch)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(learner.parameters(), config.clip)
+            optimizer.step()
+            # Stays on the device: asking for the value here would make a GPU wait at every update.
+            first_bad = torch.where(torch.isfinite(loss.detach()), first_bad, first_bad.clamp(max=update))
+            tally.add(logits.detach(), batch, loss)
+            bar.update()
+
+            out_of_time = time.monotonic() > until
+            if update % config.log_every == 0 or update == config.updates or out_of_time:
+                if first_bad <= config.updates:
+                    raise NonFiniteLoss(
+                        f"the loss was not finite at update {int(first_bad)}; the weights saved before it are kept. "
+                        f"Config: {json.dumps(identity)}"
+                    )
+            if update % config.log_every == 0 or update == config.updates:
+                line = {"update": update, "seconds": time.monotonic() - started, **tally.summary()}
+                if update % config.validate_every == 0 or update == config.updates:
+                    line["validation"] = evaluate(learner, task, task.validation, config.validation_batches)
+                bar.set_postfix_str(_postfix(line))
+                log.append(line)
+                if on_log:
+                    on_log(line)
+                tally = task.tally()
+            if update % config.checkpoint_every == 0 or update == config.updates:
+                _save(folder, learner, optimizer, identity, update, time.monotonic() - started, log)
+            if out_of_time:
+                break
+    learner.eval()
+    done = update - update % config.checkpoint_every if update < config.updates else update
+    return TrainingResult(done if folder else update, update == config.updates, time.monotonic() - started, log)
+
+
+@torch.no_grad()
+def evaluate(learner: OnlineLearner, task, sampler, batches: int, batch_size: int = 16, progress: bool = False) -> dict:
+    """The learner's summary (see the task's tally) on the first `batches` batches of a sampler; no weight changes."""
+    was_training = learner.training
+    learner.eval()
+    tally = task.tally()
+    for index in tqdm(range(batches), disable=not progress, desc="evaluating", leave=False):
+        batch = sampler.batch(index, batch_size)
+        logits = learner(batch.xs, batch.ys)
+        tally.add(logits, batch, task.loss(logits, batch))
+    learner.train(was_training)
+    return tally.summary()
+
+
+def _resume(folder, learner, optimizer, identity) -> tuple[int, float, list[dict[str, Any]]]:
+    path = folder / "checkpoint.safetensors" if folder else None
+    if path is None or not path.exists():
+        return 0, 0.0, []
+    details = load_checkpoint(path, learner, optimizer)
+    if details["identity"] != identity:
+        raise CheckpointError(
+            f"{path} is of another run (another config, seed or data); delete the folder or choose another. "
+            f"There: {json.dumps(details['identity'])}. Here: {json.dumps(identity)}"
+        )
+    return details["update"], details["seconds"], details["log"]
+
+
+def _save(folder, learner, optimizer, identity, update, seconds, log) -> None:
+    if folder is None:
+        return
+    details = {"identity": identity, "update": update, "seconds": seconds, "log": log}
+    save_checkpoint(folder / "checkpoint.safetensors", learner, details, optimizer)
+    # Written from the checkpoint's own list, so that it never holds a line of updates that were lost.
+    with open(folder / "log.jsonl", "w") as file:
+        file.writelines(json.dumps(line) + "\n" for line in log)
+
+
+def _postfix(line: dict[str, Any]) -> str:
+    accuracy = line.get("accuracy") or []
+    shown = [f"{k}: {accuracy[k - 1]:.0%}" for k in (1, 2, 5, 10) if k <= len(accuracy) and accuracy[k - 1] is not None]
+    return f"loss {line['loss']:.3f}" + (f", by instance {', '.join(shown)}" if shown else "")
