@@ -78,7 +78,9 @@ def save_record(record: Record) -> Path:
     """
     path = results_dir() / f"{record.name}.json"
     if path.exists() and record.data["is_standin"] and not read_record(path).data["is_standin"]:
-        raise LedgerError(f"{path} was made with the real data and is not replaced by a run on the stand-in {record.data}")
+        raise LedgerError(
+            f"{path} was made with the real data and is not replaced by a run on the stand-in {record.data}"
+        )
     text = json.dumps(asdict(record), indent=None, separators=(", ", ": "))
     try:
         write_atomically(path, lambda file: file.write(text.encode() + b"\n"))
@@ -95,7 +97,9 @@ def read_record(path: Path) -> Record:
             raise ValueError(f"format {content['format']}, expected {FORMAT}")
         return Record(**content)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LedgerError(f"{path} is not a record ({error}); restore it from the repository or run it again") from error
+        raise LedgerError(
+            f"{path} is not a record ({error}); restore it from the repository or run it again"
+        ) from error
 
 
 def load_records(experiment: str | None = None, variant: str | None = None, profile: str | None = None) -> list[Record]:

@@ -121,10 +121,11 @@ def rotated_similarity(skeletons: np.ndarray) -> np.ndarray:
     return np.maximum(similarity, similarity.T)
 
 
-def redraw(skeleton: np.ndarray, drawers: int, rng: np.random.Generator) -> np.ndarray:
+def redraw(skeleton: np.ndarray, drawers: int, rng: np.random.Generator, pen: int = 2) -> np.ndarray:
     """The same character by several drawers: bool (drawers, 105, 105) of a skeleton, bool (105, 105).
 
-    Slant, proportions, size, place, a slow and a quick wobble of the lines, and the width of the pen vary.
+    Slant, proportions, size, place, a slow and a quick wobble of the lines, and the width of the pen, of about
+    2 * pen + 1 pixels, vary.
     """
     size = len(skeleton)
     turn, slant = rng.uniform(-0.15, 0.15, (2, drawers))
@@ -139,7 +140,7 @@ def redraw(skeleton: np.ndarray, drawers: int, rng: np.random.Generator) -> np.n
         wobble = _smooth_field(rng, drawers, size, knots=5, amount=11) + _smooth_field(rng, drawers, size, 11, amount=4)
         linear = coefficients[:, 0, None, None] * y + coefficients[:, 1, None, None] * x
         sources.append(linear + wobble + place[:, axis, None, None] + (size - 1) / 2)
-    ink = _sample(_pen(skeleton), *sources)
+    ink = _sample(_density(skeleton, pen), *sources)
     return ink > rng.integers(80, 140, (drawers, 1, 1))
 
 
@@ -163,9 +164,9 @@ def _dilate(images: np.ndarray, radius: int) -> np.ndarray:
     return result
 
 
-def _pen(skeleton: np.ndarray) -> np.ndarray:
-    """Density of ink around a skeleton, int64 0 to 255, falling off over about 4 pixels."""
-    ink = _dilate(skeleton[None], 2)[0].astype(np.int64) * 255
+def _density(skeleton: np.ndarray, pen: int) -> np.ndarray:
+    """Ink within about `pen` pixels of a skeleton, int64 0 to 255, soft at the edge."""
+    ink = _dilate(skeleton[None], pen)[0].astype(np.int64) * 255
     for axis in (0, 1):
         ink = (sum(w * np.roll(ink, shift, axis) for shift, w in zip(range(-2, 3), (1, 4, 6, 4, 1), strict=True))) // 16
     return ink

@@ -6,20 +6,17 @@ number in the file names, 0001 to 1623, never by the order of a folder.
 """
 
 import io
-import os
 import re
-import socket
-import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import URLError
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from lib.data.download import download_files, downloads_dir
 from lib.data.store import (
     IMAGE_SIZE,
     Characters,
@@ -27,17 +24,14 @@ from lib.data.store import (
     DataMissing,
     array_digest,
     cache_dir,
-    cache_error,
     data_dir,
     file_stamps,
     load_array,
     make_cache_folder,
     save_array,
 )
-from lib.data.torchvision_import import import_torchvision
 
 FOLDER = "omniglot-py"  # torchvision's name for it
-DOWNLOAD_TIMEOUT = 10.0  # seconds without an answer
 MEMBER = re.compile(r"images_\w+/(?P<name>[^/]+/character\d+)/(?P<character>\d{4})_(?P<drawer>\d{2})\.png")
 DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, ValueError, SyntaxError, EOFError, RuntimeError)
 
@@ -76,13 +70,16 @@ def load_omniglot(*, download: bool = True, release: Release = OMNIGLOT) -> Char
         packed, record = cached
         return Characters("omniglot", packed, tuple(record["class_names"]), release.digest, is_standin=False)
     make_cache_folder(cache_dir())  # fail before the work, not after it
-    downloads = cache_dir() / "downloads"
-    archives = given or _find_archives(downloads, release)
+    archives = given or _find_archives(downloads_dir(), release)
     if not archives:
         if not download:
             raise DataMissing(_where_to_put(release))
-        _download(downloads / FOLDER, release)
-        archives = _find_archives(downloads, release)
+        download_files(
+            "Omniglot",
+            [f"{FOLDER}/{name}" for name, _, _ in release.archives],
+            lambda datasets, root: [datasets.Omniglot(root, background, download=True) for background in (True, False)],
+        )
+        archives = _find_archives(downloads_dir(), release)
     packed, class_names = decode_archives(archives, release)
     save_array("omniglot", packed, {"source": file_stamps(archives), "class_names": class_names})
     packed.flags.writeable = False
@@ -130,7 +127,9 @@ def _members(path: Path, archive: zipfile.ZipFile, expected: set[tuple[int, int]
         found = f"{len(members)} drawings"
         for what, keys in (("missing", missing), ("not part of it", foreign)):
             if keys:
-                found += f", {what}: " + ", ".join(f"{c:04}_{d:02}.png" for c, d in keys[:3]) + (" ..." * (len(keys) > 3))
+                found += (
+                    f", {what}: " + ", ".join(f"{c:04}_{d:02}.png" for c, d in keys[:3]) + (" ..." * (len(keys) > 3))
+                )
         raise _damaged(path, f"{len(expected)} drawings", found)
     return members
 
@@ -157,7 +156,7 @@ def _damaged(path: Path, expected: str, found: str) -> DataError:
 
 def _where_to_put(release: Release) -> str:
     names = " and ".join(name for name, _, _ in release.archives)
-    places = [str(folder / FOLDER) for folder in (data_dir(), cache_dir() / "downloads") if folder]
+    places = [str(folder / FOLDER) for folder in (data_dir(), downloads_dir()) if folder]
     return (
         f"Omniglot is not there: no {names} in {' or '.join(places)}. "
         f"Put them there, or set BOOK_DATA_DIR to a folder that holds {FOLDER}/."
@@ -175,23 +174,3 @@ def _find_archives(folder: Path | None, release: Release) -> list[Path] | None:
     if missing:
         raise DataError(f"{missing[0]} is missing, but other archives of Omniglot are there. Put it there, too.")
     return paths
-
-
-def _download(folder: Path, release: Release) -> None:
-    """Have torchvision download and check the archives, then move them into `folder`. One try."""
-    make_cache_folder(folder)
-    omniglot = import_torchvision().datasets.Omniglot
-    timeout = socket.getdefaulttimeout()
-    try:
-        socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
-            for background in (True, False):
-                omniglot(temporary, background=background, download=True)
-            for name, _, _ in release.archives:
-                os.replace(Path(temporary, FOLDER, name), folder / name)
-    except (URLError, TimeoutError, ConnectionError, RuntimeError) as error:
-        raise DataMissing(f"{_where_to_put(release)} It could not be downloaded, either: {error}.") from error
-    except OSError as error:
-        raise cache_error(folder, error) from error
-    finally:
-        socket.setdefaulttimeout(timeout)

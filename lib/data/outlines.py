@@ -110,7 +110,16 @@ def thin(shapes: np.ndarray) -> np.ndarray:
     return shapes[:, 1:-1, 1:-1].astype(bool)
 
 
-_CLOCKWISE = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))  # p2 ... p9 of the paper, from above
+_CLOCKWISE = (
+    (-1, 0),
+    (-1, 1),
+    (0, 1),
+    (1, 1),
+    (1, 0),
+    (1, -1),
+    (0, -1),
+    (-1, -1),
+)  # p2 ... p9 of the paper, from above
 
 
 def _removable_neighbourhoods() -> np.ndarray:

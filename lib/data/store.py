@@ -81,7 +81,9 @@ def data_dir() -> Path | None:
         return None
     path = Path(value).expanduser()
     if not path.is_dir():
-        raise DataError(f"BOOK_DATA_DIR is {path}, which is not a folder. Set it to the folder of the data, or unset it.")
+        raise DataError(
+            f"BOOK_DATA_DIR is {path}, which is not a folder. Set it to the folder of the data, or unset it."
+        )
     return path
 
 
@@ -142,8 +144,14 @@ def save_array(name: str, array: np.ndarray, details: dict[str, Any]) -> str:
     """Cache `array` and JSON `details` under `name`; returns the array's digest. Raises DataError."""
     digest = array_digest(array)
     array_file = f"{name}-{digest[:16]}.npy"
-    record = {"array": array_file, "digest": digest, **details}
-    write_atomically(cache_dir() / array_file, lambda file: np.lib.format.write_array(file, array, allow_pickle=False))
+    array = np.ascontiguousarray(array)
+    record = {"array": array_file, "digest": digest, "layout": _layout(array), **details}
+
+    def write_array(file: BinaryIO) -> None:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.data)  # numpy's own tofile would hide why a write failed
+
+    write_atomically(cache_dir() / array_file, write_array)
     write_atomically(cache_dir() / f"{name}.json", lambda file: file.write(json.dumps(record, indent=1).encode()))
     return digest
 
@@ -163,10 +171,12 @@ def load_array(
         if not matches(record):
             return None
         array_path = record_path.with_name(Path(record["array"]).name)
-        array = np.load(array_path, mmap_mode="r", allow_pickle=False)
+        array = np.lib.format.open_memmap(array_path, mode="r")
         found, expected = array_digest(array), expected_digest or record["digest"]
         if not found == expected == record["digest"]:
             raise ValueError(f"its sha256 is {found}, expected {expected}")
+        if _layout(array) != record["layout"]:
+            raise ValueError(f"it holds {_layout(array)}, expected {record['layout']}")
         return array, record
     except (FileNotFoundError, NotADirectoryError) as error:
         if array_path is None:
@@ -182,6 +192,11 @@ def load_array(
     except OSError as error:
         raise cache_error(cache_dir(), error) from error
     return None
+
+
+def _layout(array: np.ndarray) -> list[Any]:
+    """Type and shape, as JSON keeps them."""
+    return [array.dtype.str, *array.shape]
 
 
 def file_stamps(paths: list[Path]) -> list[list[Any]]:

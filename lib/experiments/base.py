@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lib import ledger
+from lib.report import Table
 
 PROFILES = ("smoke", "short", "paper")
 
@@ -44,12 +45,21 @@ class Experiment:
     """(variant, profile, seed, options) to a record, which is saved if the run is complete."""
     config: Callable[[str, str], dict[str, Any]]
     """(variant, profile) to everything that determines a run besides seed and data."""
+    table: Callable[[], Table]
+    """The paper's numbers beside the ledger's."""
+    costs: dict[str, str]
+    """Profile to what one run takes, in words, from measured times."""
     wanted: tuple[tuple[str, int], ...] = ()
     """(variant, seed) to sweep, most wanted first."""
     verify: Callable[[ledger.Record, str], tuple[bool, str]] | None = None
     """(record, device) to whether its committed checkpoint scores as recorded, and a sentence on it."""
     drawn_from: str | None = None
     """The experiment whose records it shows, if it needs no runs of its own."""
+
+    @property
+    def profiles(self) -> tuple[str, ...]:
+        """The profiles, each a config of the same code."""
+        return PROFILES
 
     def check(self, variant: str, profile: str) -> None:
         """Raises ValueError for a variant or profile that does not exist."""

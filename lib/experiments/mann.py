@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from lib import ledger
+from lib import ledger, report
 from lib.baselines.feedforward import FeedForward, FeedForwardConfig
 from lib.baselines.lstm import LSTM, LSTMConfig
 from lib.data import load_characters
@@ -35,6 +35,8 @@ PAPER = "Santoro et al. 2016"
 VALIDATION_CLASSES = 50
 EVALUATION_SEED = 0  # the same test episodes for every method and seed
 ROWS = {"feedforward": FeedForwardConfig(), "lstm": LSTMConfig(), "mann": MANNConfig()}
+LABELS = {"feedforward": "feed-forward", "lstm": "LSTM", "mann": "MANN"}
+COSTS = {"smoke": "20 s", "short": "15 min on two cores", "paper": "hours on a CPU core"}
 LEARNERS = {FeedForwardConfig: FeedForward, LSTMConfig: LSTM, MANNConfig: MANN}
 
 
@@ -173,7 +175,10 @@ def verify(record: ledger.Record, device: str) -> tuple[bool, str]:
         return False, str(error)
     characters = load_characters()
     if characters.digest != record.data["sha256"]:
-        return False, f"not tested: it needs {record.data['name']}, and only {characters.name} is here (set BOOK_DATA_DIR)"
+        return (
+            False,
+            f"not tested: it needs {record.data['name']}, and only {characters.name} is here (set BOOK_DATA_DIR)",
+        )
     settings = config(record.variant, record.profile)
     task = build_task(settings, characters, record.seed, pick_device(device))
     found = evaluate(learner, task, task.test, settings.test_batches, progress=True)
@@ -182,15 +187,44 @@ def verify(record: ledger.Record, device: str) -> tuple[bool, str]:
     return difference <= 0.002, f"largest difference of an accuracy {100 * difference:.3f} points"
 
 
-_ALL_VARIANTS = tuple(ROWS)
+def table1() -> report.Table:
+    """Table 1 with our rows."""
+    paper = ledger.paper_numbers("mann")["table1"]
+    instances = paper["instances"]
+    rows = [report.Row("human", "paper", tuple(str(v) for v in paper["rows"]["human"]), "quoted, not measured here")]
+    for variant, label in LABELS.items():
+        rows.append(report.Row(label, "paper", tuple(str(v) for v in paper["rows"][variant])))
+        rows += report.accuracy_rows("mann.table1", variant, label, instances, ("paper", "short"))
+    caption = (
+        "Test accuracy in percent by instance, five classes an episode, one-hot labels (Santoro et al. 2016, table 1)"
+    )
+    return report.Table(caption, tuple(report.ordinal(k) for k in instances), tuple(rows))
+
+
+def figure2() -> report.Table:
+    """Figure 2 (a, b) as numbers: training accuracy by instance at some points of the runs of the paper profile."""
+    instances, points = (1, 2, 5, 10), (1_000, 5_000, 10_000, 20_000, 50_000, 100_000)
+    rows = []
+    for variant in ("lstm", "mann"):
+        for record in ledger.load_records("mann.table1", variant, "paper"):
+            at = {u: a for u, a in zip(record.curve["update"], record.curve["accuracy"], strict=True)}
+            for k in instances:
+                cells = tuple(f"{100 * at[u][k - 1]:.1f}" if u in at else report.NOT_RUN for u in points)
+                rows.append(report.Row(f"{LABELS[variant]}, {report.ordinal(k)}", f"ours, seed {record.seed}", cells))
+    caption = "Training accuracy in percent by instance, mean of the last 500 updates (Santoro et al. 2016, figure 2, a and b)"
+    return report.Table(caption, tuple(f"{u:,}".replace(",", " ") for u in points), tuple(rows))
+
+
 EXPERIMENTS = (
     Experiment(
         name="mann.table1",
         paper=PAPER,
         title="Omniglot, five classes an episode, one-hot labels: test accuracy by instance",
-        variants=_ALL_VARIANTS,
+        variants=tuple(ROWS),
         run=run,
         config=lambda variant, profile: asdict(config(variant, profile)),
+        table=table1,
+        costs=COSTS,
         wanted=(("mann", 0), ("lstm", 0), ("feedforward", 0), ("mann", 1), ("lstm", 1), ("feedforward", 1)),
         verify=verify,
     ),
@@ -201,6 +235,8 @@ EXPERIMENTS = (
         variants=("lstm", "mann"),
         run=run,
         config=lambda variant, profile: asdict(config(variant, profile)),
+        table=figure2,
+        costs=COSTS,
         drawn_from="mann.table1",
     ),
 )

@@ -29,7 +29,9 @@ class ImageBank:
 
     def __init__(self, images: np.ndarray, device: torch.device | str = "cpu"):
         if images.ndim != 4 or images.shape[2:] != (ORIGINAL_SIZE, ORIGINAL_SIZE):
-            raise ValueError(f"expected images (classes, drawings, {ORIGINAL_SIZE}, {ORIGINAL_SIZE}), got {images.shape}")
+            raise ValueError(
+                f"expected images (classes, drawings, {ORIGINAL_SIZE}, {ORIGINAL_SIZE}), got {images.shape}"
+            )
         self.classes, self.drawings = images.shape[:2]
         self.device = torch.device(device)
         flat = torch.from_numpy(np.ascontiguousarray(images)).flatten(0, 1)

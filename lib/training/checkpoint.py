@@ -35,7 +35,9 @@ def save_checkpoint(
     try:
         write_atomically(path, lambda file: file.write(content))
     except OSError as error:
-        raise CheckpointError(f"the checkpoint {path} cannot be written: {error.strerror or error}; make room") from error
+        raise CheckpointError(
+            f"the checkpoint {path} cannot be written: {error.strerror or error}; make room"
+        ) from error
     return hashlib.sha256(content).hexdigest()
 
 
@@ -57,7 +59,9 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise CheckpointError(f"{path} holds another model than {type(model).__name__} as configured: {error}") from error
+        raise CheckpointError(
+            f"{path} holds another model than {type(model).__name__} as configured: {error}"
+        ) from error
     if optimizer is not None:
         state: dict[int, dict[str, Any]] = {}
         for name, tensor in tensors.items():

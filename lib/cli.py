@@ -1,0 +1,170 @@
+"""The command line: list, run, sweep, show, verify. Help texts come from the docstrings of the functions below."""
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import tyro
+
+from lib import ledger, report
+from lib.data.store import DataError
+from lib.experiments import EXPERIMENTS, Experiment, RunOptions, find_experiment
+from lib.ledger import LedgerError
+from lib.training.checkpoint import CheckpointError
+from lib.training.loop import NonFiniteLoss
+
+
+def list_experiments() -> None:
+    """Every experiment: its table or figure, its variants, and what the ledger has of it."""
+    print(report.experiment_list(EXPERIMENTS.values()))
+
+
+def run(
+    experiment: tyro.conf.Positional[str],
+    *,
+    profile: str = "smoke",
+    seed: int = 0,
+    variant: str | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    compile: bool = False,
+    minutes: float | None = None,
+    record_unfinished: bool = False,
+    keep_checkpoint: bool = False,
+    runs: Path = RunOptions.runs,
+) -> None:
+    """Run an experiment and record it; a run that was cut goes on where its last checkpoint is.
+
+    Args:
+        experiment: its name, such as mann.table1.
+        profile: smoke (seconds), short (minutes on a laptop) or paper (the paper's sizes).
+        seed: of the weights and of the training episodes.
+        variant: one row or curve only; all of them if left out.
+        device: auto, cpu, cuda, cuda:1 ...
+        threads: of PyTorch on the CPU; one leaves the other cores to you.
+        compile: compile the unrolled steps; pays from some thousand updates on.
+        minutes: stop each variant after so long, to go on at the next call.
+        record_unfinished: also test and record a run that `minutes` stopped, marked as unfinished.
+        keep_checkpoint: keep the trained weights under data/checkpoints, so that `verify` can test them again.
+        runs: the folder of runs in progress.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    found = _with_runs(find_experiment(experiment))
+    options = RunOptions(
+        device=device,
+        compile=compile,
+        minutes=minutes,
+        record_unfinished=record_unfinished,
+        keep_checkpoint=keep_checkpoint,
+        runs=runs,
+    )
+    for each in found.variants if variant is None else (variant,):
+        found.check(each, profile)
+        print(f"{found.name}, {each}, {profile} profile, seed {seed}", flush=True)
+        record = found.run(each, profile, seed, options)
+        print(report.describe_record(record), flush=True)
+
+
+def sweep(
+    *,
+    profile: str = "paper",
+    minutes: float = 9.0,
+    device: str = "auto",
+    threads: int = 1,
+    compile: bool = True,
+    parallel: int = 1,
+    runs: Path = RunOptions.runs,
+) -> None:
+    """Do the runs that the ledger lacks, the most wanted first, and stop within the time; call again to go on.
+
+    Args:
+        profile: which profile's runs.
+        minutes: when to stop; runs in progress are checkpointed, and go on at the next call.
+        device: auto, cpu, cuda, cuda:1 ...
+        threads: of PyTorch for each run on the CPU.
+        compile: compile the unrolled steps.
+        parallel: runs at a time, each a process of its own; several share one GPU well.
+        runs: the folder of runs in progress.
+    """
+    until = time.monotonic() + 60 * minutes
+    waiting = [
+        (experiment.name, variant, seed)
+        for experiment in EXPERIMENTS.values()
+        for variant, seed in experiment.wanted
+        if not _is_complete(experiment.name, variant, profile, seed)
+    ]
+    if not waiting:
+        print(f"the ledger has every wanted run of the {profile} profile")
+    running: dict[subprocess.Popen, str] = {}
+    failed: list[str] = []
+    while waiting or running:
+        while waiting and len(running) < parallel and time.monotonic() < until:
+            name, variant, seed = waiting.pop(0)
+            left = max((until - time.monotonic()) / 60, 0.0)
+            command = [sys.executable, "-m", "lib", "run", name, "--profile", profile, "--variant", variant]
+            command += ["--seed", str(seed), "--device", device, "--threads", str(threads), "--minutes", f"{left:.3f}"]
+            command += ["--runs", str(runs), "--keep-checkpoint", "--compile" if compile else "--no-compile"]
+            running[subprocess.Popen(command, cwd=ledger.ROOT)] = ledger.record_name(name, variant, profile, seed)
+        if not running:
+            break
+        for process in [p for p in running if p.poll() is not None]:
+            if name := running.pop(process):
+                failed += [name] if process.returncode else []
+        time.sleep(0.2)
+    if failed:
+        raise SystemExit(f"these runs failed, see above: {', '.join(failed)}")
+
+
+def show(experiment: tyro.conf.Positional[str]) -> None:
+    """The paper's numbers beside ours.
+
+    Args:
+        experiment: its name, such as mann.table1.
+    """
+    print(report.text_table(find_experiment(experiment).table()))
+
+
+def verify(experiment: tyro.conf.Positional[str | None] = None, *, device: str = "auto") -> None:
+    """Test the committed checkpoints again and compare with their records; fails if one differs.
+
+    Args:
+        experiment: one experiment only; all of them if left out.
+        device: auto, cpu, cuda, cuda:1 ...
+    """
+    outcomes = []
+    for record in ledger.load_records(experiment):
+        if record.checkpoint is not None:
+            ok, message = find_experiment(record.experiment).verify(record, device)
+            print(f"{'ok  ' if ok else 'FAIL'} {record.name}: {message}", flush=True)
+            outcomes.append(ok)
+    if not outcomes:
+        print("no record keeps a checkpoint")
+    if not all(outcomes):
+        raise SystemExit(1)
+
+
+def _with_runs(experiment: Experiment) -> Experiment:
+    if experiment.drawn_from is None:
+        return experiment
+    print(f"{experiment.name} is drawn from the runs of {experiment.drawn_from}")
+    return replace(find_experiment(experiment.drawn_from), variants=experiment.variants)
+
+
+def _is_complete(experiment: str, variant: str, profile: str, seed: int) -> bool:
+    record = ledger.find_record(experiment, variant, profile, seed)
+    return record is not None and record.complete
+
+
+def main() -> None:
+    """Entry point; an error that a user can mend is one sentence, not a traceback."""
+    commands = {"list": list_experiments, "run": run, "sweep": sweep, "show": show, "verify": verify}
+    try:
+        tyro.extras.subcommand_cli_from_dict(commands, prog="python -m lib")
+    except (ValueError, DataError, LedgerError, CheckpointError, NonFiniteLoss) as error:
+        raise SystemExit(f"error: {error}") from error
+    except KeyboardInterrupt:
+        raise SystemExit("stopped; call the same command again to go on from the last checkpoint") from None

@@ -1,0 +1,289 @@
+"""What one episode did to one memory: a `Trace`, recorded from any online learner and kept in one JSON file.
+
+Steps, slots and labels count from 0 everywhere, so `trace.memory[17, 3]` is slot 3 after the write of step 17.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from lib.data.store import DataError, write_atomically
+
+FORMAT = "memory-trace"
+VERSION = 1
+
+# How each array is stored; a signed or 16-bit integer of a real-valued array is multiplied by the array's own scale.
+STORED = {
+    "images": "uint8",
+    "labels": "uint16",
+    "instance": "uint16",
+    "probabilities": "uint16",
+    "memory": "int16",
+    "read_weights": "uint16",
+    "write_weights": "uint16",
+    "usage": "uint16",
+    "least_used": "uint8",
+}
+SCALED = {"probabilities", "memory", "read_weights", "write_weights", "usage"}
+
+
+class TraceError(RuntimeError):
+    """A trace file cannot be read or written; the message names it and says what to do."""
+
+
+class Intervention(Protocol):
+    """A change made to a learner while an episode runs; `lib.inspector.laboratory` has some."""
+
+    def tell(self, ys: Tensor) -> Tensor:
+        """The labels (1, T) to tell in place of `ys`."""
+
+    def before(self, step: int, state: Any) -> Any:
+        """The state to have just before the prediction of `step`."""
+
+    def after(self, step: int, earlier: Any, state: Any) -> Any:
+        """The state to have after the label of `step` was told; `earlier` is the one that `before` gave."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """T steps of one episode with C classes; a memory of N slots of width M, R read heads and W write heads.
+
+    Raises ValueError if the shapes of the arrays do not agree or a number is not finite.
+    """
+
+    title: str
+    """What is shown: method, task, data, number of updates."""
+    note: str
+    """Where it comes from; says so if the network is untrained or the data are a stand-in."""
+    images: np.ndarray
+    """uint8 (T, S, S): the input of each step, 0..255, ink bright."""
+    labels: np.ndarray
+    """int64 (T,): the label that is told after step t."""
+    probabilities: np.ndarray
+    """float32 (T, C): the prediction at step t, before its label is told."""
+    instance: np.ndarray
+    """int64 (T,): how many times the class of step t has been seen by then; 1 for a first sight."""
+    memory: np.ndarray | None = None
+    """float32 (T, N, M): after the write of step t. None, like all that follow, for a learner without memory."""
+    read_weights: np.ndarray | None = None
+    """float32 (T, R, N): not negative."""
+    write_weights: np.ndarray | None = None
+    """float32 (T, W, N): not negative."""
+    usage: np.ndarray | None = None
+    """float32 (T, N): not negative."""
+    least_used: np.ndarray | None = None
+    """bool (T, N): the slots that the usage of step t chooses for the next write."""
+    label_delay: int = 1
+    """What a write of step t can know: 1, x_t and the label of step t - 1 (MANN); 0, x_t and its own label."""
+
+    def __post_init__(self):
+        steps, sizes = len(self.labels), {}
+        layout = {
+            "images": ("T", "S", "S"), "labels": ("T",), "probabilities": ("T", "C"), "instance": ("T",),
+            "memory": ("T", "N", "M"), "read_weights": ("T", "R", "N"), "write_weights": ("T", "W", "N"),
+            "usage": ("T", "N"), "least_used": ("T", "N"),
+        }  # fmt: skip
+        for name, array in self.arrays().items():
+            axes = layout[name]
+            if array.ndim != len(axes):
+                raise ValueError(f"{name} must have the axes {axes}, its shape is {array.shape}")
+            for axis, size in zip(axes, array.shape, strict=True):
+                if sizes.setdefault(axis, size) != size:
+                    raise ValueError(f"{name} has the shape {array.shape}, but axis {axis} of the others is {sizes[axis]}")
+            if name in SCALED and not np.isfinite(array).all():
+                raise ValueError(f"{name} has numbers that are not finite, first at step {np.argwhere(~np.isfinite(array))[0][0]}")
+        if steps == 0:
+            raise ValueError("a trace needs at least one step")
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return len(self.labels)
+
+    @property
+    def slots(self) -> int:
+        """N, or 0 for a learner without memory."""
+        return 0 if self.memory is None else self.memory.shape[1]
+
+    @property
+    def answers(self) -> np.ndarray:
+        """int64 (T,): the most probable class of each step."""
+        return self.probabilities.argmax(1)
+
+    @property
+    def right(self) -> np.ndarray:
+        """bool (T,): whether the answer is the label."""
+        return self.answers == self.labels
+
+    @property
+    def write_threshold(self) -> float:
+        """A slot counts as written where its weights, summed over the heads, reach this: a tenth, or twice an even share."""
+        if self.write_weights is None:
+            return 0.1
+        heads, slots = self.write_weights.shape[1:]
+        return max(0.1, 2 * heads / slots)
+
+    def written(self, slot: int) -> list[tuple[int, float]]:
+        """(step, write weight summed over the heads) of each write into `slot`. Raises ValueError for an unknown slot."""
+        check_slot(slot, self.slots)
+        if self.write_weights is None:
+            return []
+        mass = self.write_weights[:, :, slot].sum(1)
+        return [(int(step), float(mass[step])) for step in np.flatnonzero(mass >= self.write_threshold)]
+
+    def accuracy_by_instance(self, last: int = 10) -> dict[int, float]:
+        """Share of right answers among the steps of each instance number, 1 to `last`; numbers that do not occur are left out."""
+        seen = [number for number in range(1, last + 1) if (self.instance == number).any()]
+        return {number: float(self.right[self.instance == number].mean()) for number in seen}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays that this trace has, by name."""
+        return {name: getattr(self, name) for name in STORED if getattr(self, name) is not None}
+
+    def to_json(self) -> dict[str, Any]:
+        """The trace as a JSON object, which is also what the viewer draws. Memory keeps 16 bits, weights too."""
+        arrays, digest = {}, hashlib.sha256()
+        for name, array in self.arrays().items():
+            kind = np.dtype(STORED[name]).newbyteorder("<")
+            entry: dict[str, Any] = {"dtype": STORED[name], "shape": list(array.shape)}
+            if name in SCALED:
+                entry["scale"] = float(np.abs(array).max()) / np.iinfo(kind).max or 1.0
+                array = np.rint(array / entry["scale"])
+            stored = array.astype(kind).tobytes()
+            digest.update(stored)
+            arrays[name] = entry | {"data": base64.b64encode(stored).decode()}
+        return {
+            "format": FORMAT, "version": VERSION, "title": self.title, "note": self.note, "label_delay": self.label_delay,
+            "write_threshold": self.write_threshold, "sha256": digest.hexdigest(), "arrays": arrays,
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, content: Any) -> "Trace":
+        """The trace of a JSON object made by `to_json`. Raises ValueError if it is another or a damaged one."""
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ValueError(f'there is no "format": "{FORMAT}" in it')
+        if content.get("version") != VERSION:
+            raise ValueError(f"its version is {content.get('version')}, this code reads version {VERSION}")
+        arrays, digest = {}, hashlib.sha256()
+        try:
+            for name, entry in content["arrays"].items():
+                stored = base64.b64decode(entry["data"], validate=True)
+                digest.update(stored)
+                array = np.frombuffer(stored, np.dtype(STORED[name]).newbyteorder("<")).reshape(entry["shape"])
+                arrays[name] = (array * entry["scale"]).astype(np.float32) if name in SCALED else array
+            texts = {"title": content["title"], "note": content["note"], "label_delay": content["label_delay"]}
+            for name in ("labels", "instance"):
+                arrays[name] = arrays[name].astype(np.int64)
+            if "least_used" in arrays:
+                arrays["least_used"] = arrays["least_used"].astype(bool)
+        except (KeyError, TypeError, AttributeError, binascii.Error, ValueError) as error:
+            raise ValueError(f"its arrays are damaged or missing ({type(error).__name__}: {error})") from error
+        if digest.hexdigest() != content.get("sha256"):
+            raise ValueError(f"sha256 of its arrays is {digest.hexdigest()}, it should be {content.get('sha256')}")
+        return cls(**texts, **arrays)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the trace as one JSON file, whole or not at all. Raises TraceError."""
+        path = Path(path)
+        content = json.dumps(self.to_json(), indent=1).encode()
+        try:
+            write_atomically(path, lambda file: file.write(content))
+        except DataError as error:
+            raise TraceError(f"The trace {path} cannot be written: {error.__cause__}.") from error
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Trace":
+        """Read a trace that `save` wrote. Raises TraceError if the file is missing, damaged or something else."""
+        try:
+            return cls.from_json(json.loads(Path(path).read_bytes()))
+        except OSError as error:
+            raise TraceError(f"The trace {path} cannot be read: {error.strerror}. Record it anew.") from error
+        except ValueError as error:
+            raise TraceError(f"{path} is not a sound trace: {error}. Restore the file or record it anew.") from error
+
+
+def record(
+    learner: Any, xs: Tensor, ys: Tensor, *, index: int = 0, title: str = "Memory over one episode", note: str = "",
+    image_size: int | None = None, label_delay: int = 1, interventions: Sequence[Intervention] = (),
+) -> Trace:  # fmt: skip
+    """Run one episode through the learner's streaming view and keep what it did to its memory.
+
+    xs: (B, T, D), in [0, 1], images of `image_size` squared pixels (by default the square root of D); ys: (B, T), int64;
+    index: which episode of the batch. The labels of the trace are those that the learner was told; its instance numbers
+    count the classes of `ys`. Raises ValueError for wrong shapes.
+    """
+    if xs.ndim != 3 or tuple(ys.shape) != tuple(xs.shape[:2]) or xs.shape[1] == 0:
+        raise ValueError(f"expected xs (B, T, D) and ys (B, T), got {tuple(xs.shape)} and {tuple(ys.shape)}")
+    if not 0 <= index < len(xs):
+        raise ValueError(f"there is no episode {index} in a batch of {len(xs)}: give an index from 0 to {len(xs) - 1}")
+    xs, ys = xs[index : index + 1], ys[index : index + 1]
+    images = _images(xs[0], image_size)
+    instance = [int((ys[0, : t + 1] == ys[0, t]).sum()) for t in range(ys.shape[1])]
+    told = ys
+    for intervention in interventions:
+        told = intervention.tell(told)
+
+    kept: dict[str, list[np.ndarray]] = {"probabilities": []}
+    with _evaluating(learner):
+        learner.begin(1)
+        for t in range(xs.shape[1]):
+            for intervention in interventions:
+                learner.state = intervention.before(t, learner.state)
+            earlier = learner.state
+            kept["probabilities"].append(_to_numpy(learner.predict(xs[:, t]), np.float32))
+            learner.observe(xs[:, t], told[:, t])
+            for intervention in interventions:
+                learner.state = intervention.after(t, earlier, learner.state)
+            for name in ("memory", "read_weights", "write_weights", "usage", "least_used"):
+                value = getattr(learner.state, name, None)
+                if value is not None:
+                    kept.setdefault(name, []).append(_to_numpy(value, bool if name == "least_used" else np.float32))
+
+    arrays = {name: np.stack(values) for name, values in kept.items()}
+    if "least_used" in arrays and arrays["least_used"].ndim == 3:
+        arrays["least_used"] = arrays["least_used"].any(1)  # each head chooses a slot: keep which slots were chosen
+    labels = _to_numpy(told, np.int64)
+    return Trace(title, note, images, labels, instance=np.array(instance), label_delay=label_delay, **arrays)
+
+
+def check_slot(slot: int, slots: int) -> None:
+    """Raise ValueError unless the memory of `slots` slots has a slot of this number."""
+    if slots == 0:
+        raise ValueError("this learner has no memory, so there is no slot to choose")
+    if not 0 <= slot < slots:
+        raise ValueError(f"there is no slot {slot}: the memory has {slots} slots, 0 to {slots - 1}")
+
+
+def _to_numpy(batch_of_one: Tensor, kind: type) -> np.ndarray:
+    return batch_of_one[0].detach().cpu().numpy().astype(kind)
+
+
+def _images(pixels: Tensor, size: int | None) -> np.ndarray:
+    size = size or round(pixels.shape[1] ** 0.5)
+    if size * size != pixels.shape[1]:
+        raise ValueError(f"inputs of length {pixels.shape[1]} are not images of {size} x {size} pixels")
+    scaled = 255 * pixels.detach().float().cpu().numpy().clip(0, 1)
+    return np.rint(scaled).astype(np.uint8).reshape(-1, size, size)
+
+
+@contextmanager
+def _evaluating(learner: Any) -> Iterator[None]:
+    """Put a network into evaluation mode for a while."""
+    training = getattr(learner, "training", False)
+    if training:
+        learner.eval()
+    try:
+        yield
+    finally:
+        if training:
+            learner.train()

@@ -1,0 +1,135 @@
+"""Tables of the ledger: the paper's numbers beside ours, as text for the command line and as HTML for the book."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from html import escape
+
+from lib import ledger
+from lib.ledger import Record
+
+NOT_RUN = "not run"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table."""
+
+    label: str
+    source: str
+    """`paper`, or `ours` with the profile."""
+    cells: tuple[str, ...]
+    note: str = ""
+    """What a reader must know of this row: seeds, updates, device, stand-in data."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with its caption."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+def ordinal(k: int) -> str:
+    """1st, 2nd, 3rd, 4th ..."""
+    suffix = "th" if k % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(k % 10, "th")
+    return f"{k}{suffix}"
+
+
+def percent(values: list[float]) -> str:
+    """Mean of shares as a percentage, ± the half-width of its 95% interval over seeds where there are several."""
+    mean, half = ledger.mean_and_interval(values)
+    return f"{100 * mean:.1f}" + ("" if half is None else f" ± {100 * half:.1f}")
+
+
+def accuracy_rows(
+    experiment: str, variant: str, label: str, instances: list[int], profiles: Iterable[str]
+) -> list[Row]:
+    """Our rows of an accuracy-by-instance table: one for each profile with records, or one that says «not run»."""
+    rows = []
+    for profile in profiles:
+        for complete in (True, False):
+            records = [r for r in ledger.load_records(experiment, variant, profile) if r.complete is complete]
+            if records:
+                by_instance = [[r.metrics["accuracy"][k - 1] for r in records] for k in instances]
+                cells = tuple(percent([a for a in column if a is not None]) for column in by_instance)
+                rows.append(Row(label, f"ours, {profile}", cells, note_on(records)))
+    return rows or [Row(label, "ours", (NOT_RUN,) * len(instances))]
+
+
+def note_on(records: list[Record]) -> str:
+    """Seeds, updates, time, device and data of the records behind one row."""
+    first = records[0]
+    updates = f"{min(r.updates for r in records):,} updates".replace(",", " ")
+    if not all(r.complete for r in records):
+        asked = f"{first.config['training']['updates']:,}".replace(",", " ")
+        updates += f" of {asked}: unfinished"
+    seconds = sum(r.seconds for r in records) / len(records)
+    parts = [f"n = {len(records)}", updates, f"{duration(seconds)} on {first.machine['name']}"]
+    if any(r.data["is_standin"] for r in records):
+        parts.append(f"STAND-IN DATA: {first.data['name']}")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """A time that people can read: 42 s, 7 min, 2.4 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def describe_record(record: Record) -> str:
+    """One or two lines on what a run gave."""
+    if not record.metrics:
+        return f"  stopped at update {record.updates}; the same command goes on from there"
+    accuracy = record.metrics["accuracy"]
+    shown = ", ".join(
+        f"{ordinal(k)} {a:.1%}" for k, a in enumerate(accuracy, 1) if a is not None and k in (1, 2, 3, 4, 5, 10)
+    )
+    return f"  test accuracy by instance: {shown}\n  {note_on([record])}; recorded as {record.name}.json"
+
+
+def experiment_list(experiments: Iterable) -> str:
+    """What `python -m lib list` prints: each experiment with the records that the ledger has of its variants."""
+    lines = []
+    for experiment in experiments:
+        lines.append(f"{experiment.name}  {experiment.paper}: {experiment.title}")
+        if experiment.drawn_from:
+            lines.append(f"    drawn from the runs of {experiment.drawn_from}")
+            continue
+        for variant in experiment.variants:
+            for profile in experiment.profiles:
+                records = ledger.load_records(experiment.name, variant, profile)
+                state = note_on(records) if records else NOT_RUN
+                lines.append(f"    {variant:<12} {profile:<6} cost {experiment.costs[profile]:<28} {state}")
+    return "\n".join(lines)
+
+
+def text_table(table: Table) -> str:
+    """A table for a terminal."""
+    header = ("", "", *table.columns, "")
+    body = [(row.label, row.source, *row.cells, row.note) for row in table.rows]
+    widths = [max(len(line[i]) for line in (header, *body)) for i in range(len(header))]
+    lines = [table.caption, ""]
+    for line in (header, *body):
+        cells = [
+            text.ljust(w) if i < 2 or i == len(header) - 1 else text.rjust(w)
+            for i, (text, w) in enumerate(zip(line, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def html_table(table: Table) -> str:
+    """A table for a page: a caption, header cells with their scope, notes in the last column."""
+    head = "".join(f'<th scope="col">{escape(c)}</th>' for c in ("", "", *table.columns, "behind it"))
+    lines = []
+    for row in table.rows:
+        cells = "".join(f"<td>{escape(c)}</td>" for c in (row.source, *row.cells, row.note))
+        kind = "paper" if row.source == "paper" else "ours"
+        lines.append(f'<tr class="{kind}"><th scope="row">{escape(row.label)}</th>{cells}</tr>')
+    return (
+        f'<table class="ledger"><caption>{escape(table.caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    )
