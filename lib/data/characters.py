@@ -12,8 +12,8 @@ def load_characters(source: Literal["auto", "omniglot", "glyphs"] = "auto", *, d
     """Characters from `source`.
 
     "auto": Omniglot from BOOK_DATA_DIR, the cache, or one try to download it; else the glyphs, with a StandInWarning.
-    Raises DataMissing if "omniglot" is asked for and is nowhere; DataError if a file is damaged or the cache folder cannot
-    be written, with "auto", too; ValueError for another source.
+    Raises DataMissing if "omniglot" is asked for and is nowhere; DataError, with "auto", too, if a file is damaged or
+    the cache folder cannot be written; ValueError for another source.
     """
     if source == "glyphs":
         return load_glyphs()

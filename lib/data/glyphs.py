@@ -1,18 +1,19 @@
 """Glyphs: the stand-in for Omniglot where there is neither a copy nor a network.
 
-Characters of many scripts, thinned to the path of a pen and redrawn by 20 «drawers» each, through random affine and elastic
-distortion. No two classes look alike in any of the four rotations by 90 degrees, since the tasks make new classes by
-rotation. Everything is a function of the fonts and of `SEED`.
+Characters of many scripts, thinned to the path of a pen and redrawn by 20 «drawers» each, through random affine and
+elastic distortion. No two classes look alike in any of the four rotations by 90 degrees, since the tasks make new
+classes by rotation. Everything is a function of the fonts and of `SEED`.
 """
 
 import hashlib
 import unicodedata
 
 import numpy as np
+from jaxtyping import Bool, Float32, UInt8
 from tqdm import tqdm
 
 from lib.data.outlines import characters_of, fill, font_path, outline, thin
-from lib.data.store import IMAGE_SIZE, Characters, array_digest, cache_dir, load_array, make_cache_folder, save_array
+from lib.data.store import IMAGE_SIZE, Characters, cache_dir, load_array, make_cache_folder, save_array
 
 FONT = "DejaVuSans"
 SEED = 20160519
@@ -45,7 +46,7 @@ SCRIPTS: tuple[tuple[str, tuple[tuple[int, int], ...]], ...] = (
 
 
 def load_glyphs() -> Characters:
-    """The glyphs, made once and then memory-mapped from the cache.
+    """The glyphs, made once (about 10 seconds) and then memory-mapped from the cache.
 
     Raises DataError if the cache folder cannot be written.
     """
@@ -61,7 +62,7 @@ def load_glyphs() -> Characters:
     return Characters("glyphs", packed, tuple(class_names), digest, is_standin=True)
 
 
-def make_glyphs() -> tuple[np.ndarray, list[str]]:
+def make_glyphs() -> tuple[UInt8[np.ndarray, "classes drawers size bytes"], list[str]]:
     """Packed drawings, uint8 (classes, 20, 105, 14), and class names such as "Greek U+03B1"."""
     skeletons, class_names = distinct_skeletons()
     rng = np.random.default_rng(SEED)
@@ -74,7 +75,7 @@ def make_glyphs() -> tuple[np.ndarray, list[str]]:
     return packed, class_names
 
 
-def distinct_skeletons() -> tuple[np.ndarray, list[str]]:
+def distinct_skeletons() -> tuple[Bool[np.ndarray, "classes size size"], list[str]]:
     """One skeleton per class, bool (classes, 105, 105), and class names.
 
     Of characters that look alike in any rotation by 90 degrees, the first is kept.
@@ -101,10 +102,10 @@ def distinct_skeletons() -> tuple[np.ndarray, list[str]]:
     return skeletons[kept], [f"{script} U+{code:04X}" for script, code in (candidates[index] for index in kept)]
 
 
-def rotated_similarity(skeletons: np.ndarray) -> np.ndarray:
+def rotated_similarity(skeletons: Bool[np.ndarray, "n size size"]) -> Float32[np.ndarray, "n n"]:
     """How alike any two of bool (n, size, size) are, float32 (n, n) in [0, 1]: the highest over the four rotations.
 
-    Of two drawings, the smaller of two shares: strokes of the one within `TOLERANCE` of the other's, and the other way round.
+    Of two drawings, the smaller of two shares: of the one's strokes within `TOLERANCE` of the other's, and in reverse.
     """
     count = len(skeletons)
     near = _dilate(skeletons, TOLERANCE)
@@ -121,7 +122,9 @@ def rotated_similarity(skeletons: np.ndarray) -> np.ndarray:
     return np.maximum(similarity, similarity.T)
 
 
-def redraw(skeleton: np.ndarray, drawers: int, rng: np.random.Generator, pen: int = 2) -> np.ndarray:
+def redraw(
+    skeleton: Bool[np.ndarray, "size size"], drawers: int, rng: np.random.Generator, pen: int = 2
+) -> Bool[np.ndarray, "drawers size size"]:
     """The same character by several drawers: bool (drawers, 105, 105) of a skeleton, bool (105, 105).
 
     Slant, proportions, size, place, a slow and a quick wobble of the lines, and the width of the pen, of about
@@ -145,7 +148,7 @@ def redraw(skeleton: np.ndarray, drawers: int, rng: np.random.Generator, pen: in
 
 
 def _has_dots(skeletons: np.ndarray) -> np.ndarray:
-    """Which of bool (n, size, size) have ink with nothing around it: dots, which do not survive the tasks' downscaling."""
+    """Which of bool (n, size, size) have ink with nothing around it: dots, which the tasks' downscaling would lose."""
     around = {}
     for reach in (1, 2):
         padded = np.pad(skeletons, ((0, 0), (reach, reach), (reach, reach))).astype(np.uint8)

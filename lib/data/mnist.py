@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Int64, UInt8
 
 from lib.data.download import download_files, downloads_dir
 from lib.data.glyphs import redraw
@@ -35,8 +36,8 @@ class Digits:
     """
 
     name: str
-    images: np.ndarray
-    labels: np.ndarray
+    images: UInt8[np.ndarray, "n 28 28"]
+    labels: Int64[np.ndarray, "n"]
     digest: str
     is_standin: bool
 
@@ -72,15 +73,15 @@ def load_mnist(
     download: bool = True,
     release: Mapping[str, Part] = MNIST,
 ) -> Digits:
-    """One part of MNIST; with "auto", where there is none, the stand-in with a StandInWarning; with "glyphs", the stand-in.
+    """One part of MNIST from `source`; "auto" takes the stand-in, with a StandInWarning, where there is no MNIST.
 
-    Raises DataMissing if "mnist" is asked for and is nowhere, DataError if a file is damaged, ValueError for another split
-    or source.
+    Raises DataMissing if "mnist" is asked for and is nowhere, DataError if a file is damaged, ValueError for another
+    split or source.
     """
-    if split not in release or source not in ("auto", "mnist", "glyphs"):
-        raise ValueError(
-            f'split is "train" or "test", source "auto", "mnist" or "glyphs", not {split!r} and {source!r}'
-        )
+    if split not in STANDIN:
+        raise ValueError(f'the split is "train" or "test", not {split!r}')
+    if source not in ("auto", "mnist", "glyphs"):
+        raise ValueError(f'the source is "auto", "mnist" or "glyphs", not {source!r}')
     if source == "glyphs":
         return make_digits(split)
     try:
@@ -93,7 +94,7 @@ def load_mnist(
 
 
 def make_digits(split: Literal["train", "test"]) -> Digits:
-    """The stand-in: digits of five typefaces, thinned and redrawn with distortion, 200 of each to train and 50 to test."""
+    """The stand-in: digits of five typefaces, thinned and redrawn with distortion, 200 of each to train, 50 to test."""
     count, seed = STANDIN[split]
     rng = np.random.default_rng(seed)
     characters = [(face, digit) for face in FACES for digit in range(10)]
@@ -130,7 +131,7 @@ def _load(release: Mapping[str, Part], split: str, download: bool) -> Digits:
 
 
 def _find(folder: Path | None, part: Part) -> Path | None:
-    """The folder of idx files below `folder`, or None if there are none. Raises DataError if one of the two is missing."""
+    """The folder of idx files below `folder`, or None if there are none. Raises DataError if one of two is missing."""
     if folder is None:
         return None
     missing = [path for file in part.files if not _packed_or_not(path := folder / FOLDER / file).is_file()]
@@ -145,7 +146,7 @@ def _packed_or_not(path: Path) -> Path:
 
 
 def _read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Array of an idx file of unsigned bytes, uint8 of the expected shape. Raises DataError if it holds anything else."""
+    """Array of an idx file of unsigned bytes, uint8 of the expected shape. Raises DataError if it holds another."""
     header = bytes((0, 0, 8, len(shape))) + b"".join(size.to_bytes(4, "big") for size in shape)
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -155,10 +156,10 @@ def _read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         raise _damaged(
             path, f"the idx header {header.hex()} (shape {shape})", content[: len(header)].hex() or "nothing"
         )
-    expected, found = int(np.prod(shape)), len(content) - len(header)
-    if found != expected:
-        raise _damaged(path, f"{expected} bytes after the header", str(found))
-    return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
+    expected, size = int(np.prod(shape)), len(content) - len(header)
+    if size != expected:
+        raise _damaged(path, f"{expected} bytes after the header", str(size))
+    return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape).copy()
 
 
 def _damaged(path: Path, expected: str, found: str) -> DataError:

@@ -1,7 +1,7 @@
 """Omniglot (Lake, Salakhutdinov and Tenenbaum 2015): 1623 handwritten characters of 50 alphabets, 20 drawers each.
 
-The two archives are looked for in `$BOOK_DATA_DIR/omniglot-py`, then in the cache, then downloaded by torchvision. What is
-checked is the decoded pixels, not the archive, which may have been packed anew. Classes are ordered by the character
+The two archives are looked for in `$BOOK_DATA_DIR/omniglot-py`, then in the cache, then downloaded by torchvision. What
+is checked is the decoded pixels, not the archive, which may have been packed anew. Classes are ordered by the character
 number in the file names, 0001 to 1623, never by the order of a folder.
 """
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 from tqdm import tqdm
 
@@ -38,7 +39,7 @@ DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, ValueError, SyntaxError, EOF
 
 @dataclass(frozen=True)
 class Release:
-    """What the archives must hold: (file name, first character number, last) of each, and the decoded pixels' sha256."""
+    """What the archives hold: (file name, first character number, last) of each, and the sha256 of the packed bits."""
 
     archives: tuple[tuple[str, int, int], ...]
     digest: str
@@ -86,8 +87,10 @@ def load_omniglot(*, download: bool = True, release: Release = OMNIGLOT) -> Char
     return Characters("omniglot", packed, tuple(class_names), release.digest, is_standin=False)
 
 
-def decode_archives(archives: list[Path], release: Release) -> tuple[np.ndarray, list[str]]:
-    """Packed bits, uint8 (classes, drawers, 105, 14), and class names. Raises DataError if anything is not as released."""
+def decode_archives(
+    archives: list[Path], release: Release
+) -> tuple[UInt8[np.ndarray, "classes drawers 105 14"], list[str]]:
+    """Packed bits, uint8 (classes, drawers, 105, 14), and class names. Raises DataError if not the release's."""
     packed = np.zeros((release.classes, release.drawers, IMAGE_SIZE, (IMAGE_SIZE + 7) // 8), np.uint8)
     class_names: list[str] = []
     with tqdm(total=release.classes * release.drawers, desc="decoding Omniglot", leave=False, disable=None) as bar:
@@ -116,7 +119,9 @@ def decode_archives(archives: list[Path], release: Release) -> tuple[np.ndarray,
     return packed, class_names
 
 
-def _members(path: Path, archive: zipfile.ZipFile, expected: set[tuple[int, int]]) -> dict:
+def _members(
+    path: Path, archive: zipfile.ZipFile, expected: set[tuple[int, int]]
+) -> dict[tuple[int, int], tuple[str, str]]:
     """Archive member and class name of each (character, drawer)."""
     members: dict[tuple[int, int], tuple[str, str]] = {}
     for member in archive.namelist():
@@ -127,14 +132,13 @@ def _members(path: Path, archive: zipfile.ZipFile, expected: set[tuple[int, int]
         found = f"{len(members)} drawings"
         for what, keys in (("missing", missing), ("not part of it", foreign)):
             if keys:
-                found += (
-                    f", {what}: " + ", ".join(f"{c:04}_{d:02}.png" for c, d in keys[:3]) + (" ..." * (len(keys) > 3))
-                )
+                names = [f"{character:04}_{drawer:02}.png" for character, drawer in keys]
+                found += f", {len(names)} {what}: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
         raise _damaged(path, f"{len(expected)} drawings", found)
     return members
 
 
-def _decode(path: Path, archive: zipfile.ZipFile, member: str) -> np.ndarray:
+def _decode(path: Path, archive: zipfile.ZipFile, member: str) -> UInt8[np.ndarray, "105 14"]:
     """Packed bits, uint8 (105, 14), of one drawing; the PNG has black strokes on white."""
     try:
         with Image.open(io.BytesIO(archive.read(member))) as image:

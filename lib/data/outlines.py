@@ -1,7 +1,7 @@
 """Characters drawn from the outlines of the fonts that matplotlib ships, and thinned to the path of a pen.
 
-Outlines are read in whole font units and filled here, not by a font renderer, so the pixels do not depend on the version of
-any library.
+Outlines are read in whole font units and filled here, not by a font renderer, so the pixels do not depend on the
+version of any library.
 """
 
 from functools import cache
@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 from fontTools.pens.basePen import BasePen
 from fontTools.ttLib import TTFont
+from jaxtyping import Bool, Float64
 
 CURVE_STEPS = 8  # straight pieces for one Bezier curve
 
@@ -62,7 +63,7 @@ class _Edges(BasePen):
         self._lineTo(self.start)
 
 
-def outline(font: str, code_point: int) -> np.ndarray:
+def outline(font: str, code_point: int) -> Float64[np.ndarray, "edges 4"]:
     """Edges of a character, float64 (edges, 4) as x0, y0, x1, y1 in font units, y upwards; (0, 4) for a blank one."""
     glyphs = _font(font).getGlyphSet()
     pen = _Edges(glyphs)
@@ -70,7 +71,7 @@ def outline(font: str, code_point: int) -> np.ndarray:
     return np.array(pen.edges, float).reshape(-1, 4)
 
 
-def fill(edges: np.ndarray, size: int, box: float) -> np.ndarray:
+def fill(edges: Float64[np.ndarray, "edges 4"], size: int, box: float) -> Bool[np.ndarray, "size size"]:
     """Fill an outline (nonzero winding rule): bool (size, size), its longer side scaled to `box` pixels, centred.
 
     Raises ValueError if there is no outline.
@@ -91,7 +92,7 @@ def fill(edges: np.ndarray, size: int, box: float) -> np.ndarray:
     return np.cumsum(winding, axis=1)[:, :-1] != 0
 
 
-def thin(shapes: np.ndarray) -> np.ndarray:
+def thin(shapes: Bool[np.ndarray, "n size size"]) -> Bool[np.ndarray, "n size size"]:
     """Skeletons one pixel wide of bool (n, size, size), by the parallel algorithm of Zhang and Suen (1984)."""
     shapes = np.pad(shapes, ((0, 0), (1, 1), (1, 1))).astype(np.uint8)
     removable = _removable_neighbourhoods()
@@ -119,7 +120,7 @@ _CLOCKWISE = (
     (1, -1),
     (0, -1),
     (-1, -1),
-)  # p2 ... p9 of the paper, from above
+)  # p2 ... p9 of the paper
 
 
 def _removable_neighbourhoods() -> np.ndarray:

@@ -1,22 +1,23 @@
 """What every data set shares: where files are looked for, the cache of decoded arrays, and the errors.
 
-A decoded data set is one `.npy` file, named by its own sha256, and a small JSON file that points to it. The JSON file is
-written last: without it there is no cache. Nothing is ever overwritten by other content, so several processes may build
+A decoded data set is one `.npy` file, named by its own sha256, and a small JSON file that points to it. The JSON file
+is written last: without it there is no cache. No array is ever overwritten by another, so several processes may build
 the same data set at once.
 """
 
 import hashlib
 import json
 import os
-import tempfile
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from jaxtyping import Int64, UInt8
+
+from lib import atomic
 
 IMAGE_SIZE = 105  # pixels a side, both of Omniglot and of the glyphs
 TRAIN_SHARE = 1200 / 1623  # Santoro et al. 2016, section 4.1: 1200 of Omniglot's 1623 classes to train on
@@ -42,14 +43,14 @@ class CacheWarning(UserWarning):
 class Characters:
     """Binary drawings of characters: the same number of drawers for each class.
 
-    packed: uint8 (classes, drawers, 105, 14), bits of the 105x105 images (`numpy.packbits` along the last axis), ink = 1.
+    packed: uint8 (classes, drawers, 105, 14), the 105x105 images' bits (`numpy.packbits` along the last axis), ink = 1.
     class_names: such as "Greek/character03" (Omniglot) or "Greek U+03B1" (glyphs).
     digest: sha256 of the bytes of `packed`.
     is_standin: true if these are not the data that the papers used.
     """
 
     name: str
-    packed: np.ndarray
+    packed: UInt8[np.ndarray, "classes drawers 105 14"]
     class_names: tuple[str, ...]
     digest: str
     is_standin: bool
@@ -63,12 +64,12 @@ class Characters:
         """Drawings per class."""
         return self.packed.shape[1]
 
-    def train_test_split(self) -> tuple[np.ndarray, np.ndarray]:
-        """Class indices, int64, to train and to test on: Omniglot's first 1200 and last 423, glyphs in that proportion."""
+    def train_test_split(self) -> tuple[Int64[np.ndarray, "train"], Int64[np.ndarray, "test"]]:
+        """Class indices, int64, to train and to test on: Omniglot's first 1200 and last 423, glyphs in proportion."""
         split = round(len(self) * TRAIN_SHARE)
         return np.arange(split), np.arange(split, len(self))
 
-    def images(self, classes: np.ndarray | list[int] | None = None) -> np.ndarray:
+    def images(self, classes: np.ndarray | list[int] | None = None) -> UInt8[np.ndarray, "n drawers 105 105"]:
         """Unpacked drawings, uint8 in {0, 1} (n, drawers, 105, 105), ink = 1, of the given class indices or of all."""
         packed = self.packed if classes is None else self.packed[classes]
         return np.unpackbits(packed, axis=-1, count=IMAGE_SIZE)
@@ -88,7 +89,7 @@ def data_dir() -> Path | None:
 
 
 def cache_dir() -> Path:
-    """Where decoded data and downloads are kept: `BOOK_CACHE_DIR`, else a folder in the user's cache. It may not exist yet."""
+    """Where decoded data and downloads are kept: `BOOK_CACHE_DIR`, else a folder in the user's cache."""
     if value := os.environ.get("BOOK_CACHE_DIR"):
         return Path(value).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "networks-that-remember"
@@ -118,26 +119,11 @@ def cache_error(folder: Path, error: OSError) -> DataError:
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in place: the whole file is there, or none.
-
-    Raises DataError if the folder cannot be written; no temporary file stays behind.
-    """
-    make_cache_folder(path.parent)
-    temporary = None
+    """`lib.atomic.write_atomically` into the cache folder. Raises DataError if it cannot be written."""
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        temporary = None
+        atomic.write_atomically(path, write)
     except OSError as error:
         raise cache_error(path.parent, error) from error
-    finally:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
 
 
 def save_array(name: str, array: np.ndarray, details: dict[str, Any]) -> str:
@@ -161,8 +147,8 @@ def load_array(
 ) -> tuple[np.ndarray, dict[str, Any]] | None:
     """The read-only memory-mapped array cached under `name` and its record, or None if there is none.
 
-    A record that `matches` refuses counts as none (made from something else). A damaged one, whose bytes do not have the
-    recorded or the expected digest, is deleted with a CacheWarning and counts as none.
+    A record that `matches` refuses counts as none (made from something else). A damaged one, whose bytes do not have
+    the recorded or the expected digest, is deleted with a CacheWarning and counts as none.
     """
     record_path = cache_dir() / f"{name}.json"
     array_path = None

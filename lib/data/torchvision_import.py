@@ -1,8 +1,8 @@
 """Import torchvision also where its compiled part does not load.
 
-Beside a CPU build of torch, torchvision's wheel cannot load its compiled operators, and the whole import then fails because
-two of them, `nms` and `qnms`, are not declared. Declared, they let the import through: data sets, transforms, utilities
-and models work; the operators themselves do not.
+Beside a CPU build of torch, torchvision's wheel cannot load its compiled operators, and the whole import then fails
+because two of them, `nms` and `qnms`, are not declared. Declared, they let the import through: data sets, transforms,
+utilities and models work; the operators themselves do not.
 """
 
 import importlib

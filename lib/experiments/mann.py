@@ -201,6 +201,30 @@ def table1() -> report.Table:
     return report.Table(caption, tuple(report.ordinal(k) for k in instances), tuple(rows))
 
 
+def compare_with_paper() -> str:
+    """Sentences, in Markdown, on how MANN's complete runs of the paper profile compare with the paper's row of table 1."""
+    paper = ledger.paper_numbers("mann")["table1"]
+    records = ledger.load_records("mann.table1", "mann", "paper")
+    if not records:
+        return "**MANN was not run at the paper profile yet.**"
+    asked = config("mann", "paper").training.updates
+    done = min(record.updates for record in records)
+    differences = {
+        k: 100 * sum(record.metrics["accuracy"][k - 1] for record in records) / len(records) - reported
+        for k, reported in zip(paper["instances"], paper["rows"]["mann"], strict=True)
+    }
+    worst = min(differences, key=differences.get)
+    best = max(differences, key=differences.get)
+    progress = f"After {done:,} of {asked:,} updates".replace(",", " ")
+    verdict = "within 2 points of the paper's row or above it at every instance"
+    if differences[worst] < -2:
+        verdict = "short of the paper's row by more than 2 points at some instance"
+    return (
+        f"**{progress} MANN is {verdict}.** Its lowest cell beside the paper is the {report.ordinal(worst)} instance, at "
+        f"{differences[worst]:+.1f} points, its highest the {report.ordinal(best)}, at {differences[best]:+.1f}."
+    )
+
+
 def figure2() -> report.Table:
     """Figure 2 (a, b) as numbers: training accuracy by instance at some points of the runs of the paper profile."""
     instances, points = (1, 2, 5, 10), (1_000, 5_000, 10_000, 20_000, 50_000, 100_000)

@@ -1,5 +1,5 @@
 // The memory inspector: shows a trace (lib/inspector/trace.py), what a network did to its memory over one episode.
-// `mount` puts it on a page; the default export is the same for a live notebook (anywidget). Steps, slots and labels
+// `mount` puts it on a page; the default export does the same in a live notebook (anywidget). Steps, slots and labels
 // count from 0, as in the trace.
 
 const CLASS_COLOURS = ["#cc6677", "#ddcc77", "#44aa99", "#882255", "#88ccee", "#999933", "#aa4499", "#117733", "#332288", "#bbbbbb"];
@@ -8,18 +8,22 @@ const PLAY = "M3 1.5v11l9-5.5z", PAUSE = "M3 2h3v10H3zM8 2h3v10H8z";
 
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const range = (count) => Array.from({ length: count }, (_, i) => i);
+const largest = (values) => values.reduce((a, b) => Math.max(a, b), 0) || 1;
 const number = (value, digits = 4) => String(Number(value.toPrecision(digits))).replace("-", "−");
-const percent = (value) => `${(100 * value).toFixed(value > 0.9995 || value < 0.0005 ? 0 : 1)} %`;
-const ordinal = (n) => n + ((n % 100 > 10 && n % 100 < 14) ? "th" : ["th", "st", "nd", "rd"][n % 10] || "th");
+const percent = (value) => `${(100 * value).toFixed(1)} %`;
+const ordinal = (n) => n + (n % 100 > 10 && n % 100 < 14 ? "th" : ["th", "st", "nd", "rd"][n % 10] ?? "th");
+const rgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.trim().slice(i, i + 2), 16));
+const css = (channels) => `rgb(${channels.join(" ")})`;
+const mix = (from, to, part) => from.map((channel, i) => Math.round(channel + (to[i] - channel) * clamp(part, 0, 1)));
 const classColour = (label) => CLASS_COLOURS[label % CLASS_COLOURS.length];
 
-/** An element with properties (`class`, `on…`, `aria-…`, styles as an object) and children. */
-function node(tag, properties = {}, ...children) {
+/** An element with attributes (also `style`, an object, and `on…`, a function) and children. */
+function node(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
-  for (const [key, value] of Object.entries(properties)) {
-    if (key === "style") for (const [name, setting] of Object.entries(value)) element.style.setProperty(name, setting);
-    else if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
-    else element.setAttribute(key, value);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "style") for (const [property, setting] of Object.entries(value)) element.style.setProperty(property, setting);
+    else if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value);
   }
   element.append(...children);
   return element;
@@ -33,39 +37,36 @@ function unpack(payload) {
     arrays[name] = Float64Array.from(new TYPES[dtype](bytes.buffer), (value) => value * scale);
     shapes[name] = shape;
   }
-  const T = shapes.labels[0], C = shapes.probabilities[1], S = shapes.images[1];
-  const [, N, M] = shapes.memory ?? [T, 0, 0];
+  const [T, C] = shapes.probabilities, S = shapes.images[1], [, N, M] = shapes.memory ?? [T, 0, 0];
   const R = shapes.read_weights?.[1] ?? 0, W = shapes.write_weights?.[1] ?? 0;
-  const weight = (name, heads) => (t, head, slot) => arrays[name][(t * heads + head) * N + slot];
-  const summed = (name, heads) => {
-    const one = weight(name, heads);
-    return range(T).map((t) => range(N).map((slot) => range(heads).reduce((sum, head) => sum + one(t, head, slot), 0)));
-  };
-  const readMass = summed("read_weights", R), writeMass = summed("write_weights", W);
-  const writer = range(T).map(() => Array(N).fill(-1)); // the last step that wrote into a slot, -1 if none did
-  range(T).forEach((t) => range(N).forEach((slot) => {
-    const now = W > 0 && writeMass[t][slot] >= payload.write_threshold;
-    writer[t][slot] = now ? t : t > 0 ? writer[t - 1][slot] : -1;
-  }));
+  const weight = (name, heads) => (t, slot, head) => arrays[name][(t * heads + head) * N + slot];
+  const read = weight("read_weights", R), write = weight("write_weights", W);
+  const sums = (one, heads) =>
+    range(T).map((t) => range(N).map((slot) => range(heads).reduce((sum, head) => sum + one(t, slot, head), 0)));
+  const readMass = sums(read, R), writeMass = sums(write, W);
+  const writer = []; // for each step and slot: the last step that wrote into it, or -1
+  for (let t = 0; t < T; t++) {
+    writer.push(range(N).map((slot) => (W && writeMass[t][slot] >= payload.write_threshold ? t : t ? writer[t - 1][slot] : -1)));
+  }
   const answers = range(T).map((t) => {
     const row = arrays.probabilities.subarray(t * C, (t + 1) * C);
     return row.indexOf(Math.max(...row));
   });
-  // How often a slot is read compared with an even share of 1/N a head.
-  const share = (t, slot) => (R ? (readMass[t][slot] * N) / R : 0);
-  const largest = (values) => values.reduce((a, b) => Math.max(a, b), 0) || 1;
-  const absolute = (arrays.memory ?? new Float64Array()).map(Math.abs).sort();
+  const share = (t, slot) => (R ? (readMass[t][slot] * N) / R : 0); // 1 if all slots are read alike
+  const sizes = (arrays.memory ?? new Float64Array(1)).map(Math.abs).sort();
   return {
-    ...payload, ...arrays, T, C, S, N, M, R, W, answers, readMass, writeMass, writer, share, largest,
-    value: (t, slot, column) => arrays.memory[(t * N + slot) * M + column],
-    read: weight("read_weights", R), write: weight("write_weights", W),
-    used: (t, slot) => arrays.usage[t * N + slot], least: (t, slot) => arrays.least_used[t * N + slot] > 0,
+    ...payload, ...arrays, T, C, S, N, M, R, W, read, write, readMass, writeMass, writer, answers, share,
+    cell: (t, slot, column) => arrays.memory[(t * N + slot) * M + column],
+    used: (t, slot) => arrays.usage[t * N + slot],
+    least: (t, slot) => arrays.least_used[t * N + slot],
     right: (t) => answers[t] === arrays.labels[t],
-    memoryScale: absolute[Math.floor(0.995 * absolute.length)] || 1,
+    wrote: (t, slot) => writer[t][slot] === t,
+    memoryScale: sizes[Math.floor(0.99 * sizes.length)] || 1,
     shareScale: largest(range(T).flatMap((t) => range(N).map((slot) => (writer[t][slot] === t ? 1 : share(t, slot))))),
     writeScale: largest(writeMass.flat()),
-    mostRead: (t, count) => range(N).filter((slot) => writer[t][slot] >= 0 && writer[t][slot] < t)
-      .sort((a, b) => readMass[t][b] - readMass[t][a]).slice(0, R ? count : 0),
+    // What is written in a step is like the key that it is read with, so its own new slots say nothing of the past.
+    mostRead: (t, count) => range(R ? N : 0).filter((slot) => writer[t][slot] >= 0 && writer[t][slot] < t)
+      .sort((a, b) => readMass[t][b] - readMass[t][a]).slice(0, count),
     mostWritten: (t) => range(N).filter((slot) => writer[t][slot] === t).sort((a, b) => writeMass[t][b] - writeMass[t][a]),
   };
 }
@@ -94,11 +95,8 @@ function prepare(canvas, width, height) {
 }
 
 /** A grid of coloured cells; `colour(row, column)` gives [red, green, blue]. */
-function heatMap(context, rows, columns, colour, { x, y, width, height }) {
-  const cells = document.createElement("canvas");
-  cells.width = columns;
-  cells.height = rows;
-  const image = new ImageData(columns, rows);
+function heatMap(context, rows, columns, colour, x, y, width, height) {
+  const cells = node("canvas", { width: columns, height: rows }), image = new ImageData(columns, rows);
   for (let row = 0; row < rows; row++) {
     for (let column = 0; column < columns; column++) image.data.set([...colour(row, column), 255], 4 * (row * columns + column));
   }
@@ -106,33 +104,42 @@ function heatMap(context, rows, columns, colour, { x, y, width, height }) {
   context.drawImage(cells, x, y, width, height);
 }
 
-const rgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.trim().slice(i, i + 2), 16));
-const css = (channels) => `rgb(${channels.join(" ")})`;
-const mix = (from, to, part) => from.map((channel, i) => Math.round(channel + (to[i] - channel) * clamp(part, 0, 1)));
+function triangle(context, x, y, { down = false } = {}) {
+  context.beginPath();
+  for (const [dx, dy] of down ? [[-4, -6], [4, -6], [0, 0]] : [[0, -3.5], [6, 0], [0, 3.5]]) context.lineTo(x + dx, y + dy);
+  context.fill();
+}
+
+function dot(context, x, y) {
+  context.beginPath();
+  context.arc(x, y, 3, 0, 7);
+  context.fill();
+}
 
 /** Show `payload`, a trace as JSON, in `el`. Options: step, slot, onChange({ step, slot }). Returns { show, destroy }. */
 export function mount(el, payload, { step = 0, slot = null, onChange = () => {} } = {}) {
   const trace = unpack(payload);
   const { T, C, S, N, M, R, W, labels } = trace;
-  const state = { step: clamp(step, 0, T - 1), slot: slot !== null && slot < N ? slot : null, row: slot ?? 0, column: 0 };
-  let timer = null, layout = null, colours = {};
+  const state = { step: clamp(step, 0, T - 1), slot: slot !== null && slot < N ? slot : null, row: slot ?? 0, column: 0, pointing: false };
+  const colours = {};
+  let timer = null, layout = null;
 
-  // ---- Pieces of the page ---------------------------------------------------------------------------------------
+  // ---- The page -------------------------------------------------------------------------------------------------
   const thumbnail = (t) => {
     const canvas = node("canvas", { class: "mi-thumb", width: S, height: S, "aria-hidden": "true" });
-    const image = new ImageData(S, S); // ink is opacity: the style sheet turns it white in a dark theme
+    const image = new ImageData(S, S); // ink is black of some opacity; the style sheet turns it white in a dark theme
     for (let i = 0; i < S * S; i++) image.data[4 * i + 3] = trace.images[t * S * S + i];
     canvas.getContext("2d").putImageData(image, 0, 0);
     return canvas;
   };
   const chip = (label) => {
-    const colour = classColour(label), [r, g, b] = rgb(colour);
-    return node("span", { class: "mi-chip", style: { background: colour, color: 299 * r + 587 * g + 114 * b > 115000 ? "#000" : "#fff" } }, String(label));
+    const [red, green, blue] = rgb(classColour(label)), bright = 0.3 * red + 0.59 * green + 0.11 * blue > 115;
+    return node("span", { class: "mi-chip", style: { background: classColour(label), color: bright ? "#000" : "#fff" } }, String(label));
   };
   const verdict = (t) => node("span", { class: trace.right(t) ? "mi-right" : "mi-wrong" }, trace.right(t) ? "✓" : "✗");
-  const card = (title, ...children) => node("div", { class: "mi-card" }, node("p", { class: "mi-label" }, title), ...children);
-  const slotButton = (i, ...children) => node("button", { type: "button", class: "mi-item", onclick: () => show({ slot: i }) }, ...children);
-  const stepButton = (t, ...children) => node("button", { type: "button", class: "mi-item", onclick: () => show({ step: t }) }, ...children);
+  const button = (change, ...children) => node("button", { type: "button", class: "mi-item", onclick: () => show(change) }, ...children);
+  const items = (list, otherwise, kind = "") => node("div", { class: `mi-items ${kind}` }, ...(list.length ? list : [otherwise]));
+  const label = (text, kind = "") => node("p", { class: `mi-label ${kind}` }, text);
 
   const icon = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   icon.setAttribute("viewBox", "0 0 14 14");
@@ -141,312 +148,312 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
   const play = node("button", { type: "button", class: "mi-play", onclick: () => playing(timer === null) }, icon);
   const slider = node("input", { type: "range", min: 0, max: T - 1, step: 1, "aria-label": "Step", oninput: () => show({ step: Number(slider.value) }) });
   const clock = node("span", { class: "mi-clock" });
-  const strip = node("div", { class: "mi-strip", role: "group", "aria-label": "The images of the episode" });
-  const frames = range(T).map((t) => node("button", { type: "button", class: "mi-frame", style: { "--mi-class": classColour(labels[t]) }, onclick: () => show({ step: t }),
-    "aria-label": `step ${t}, class ${labels[t]}, answered ${trace.answers[t]}, ${trace.right(t) ? "right" : "wrong"}` },
-    thumbnail(t), node("span", { class: "mi-frame-foot", "aria-hidden": "true" }, String(labels[t]), verdict(t))));
-  strip.append(...frames);
+  const frames = range(T).map((t) => node("button", {
+    type: "button", class: "mi-frame", style: { "--mi-class": classColour(labels[t]) }, onclick: () => show({ step: t }),
+    "aria-label": `step ${t}, class ${labels[t]}, answered ${trace.answers[t]}, ${trace.right(t) ? "right" : "wrong"}`,
+  }, thumbnail(t), node("span", { class: "mi-foot", "aria-hidden": "true" }, String(labels[t]), verdict(t))));
+  const strip = node("div", { class: "mi-strip", role: "group", "aria-label": "The images of the episode" }, ...frames);
   const story = node("p", { class: "mi-story", "aria-live": "polite" });
-  const now = node("div", { class: "mi-now" });
+  const now = node("div", { class: "mi-cards" });
   const grid = node("canvas", { class: "mi-grid", tabindex: 0, role: "application", "aria-label":
-    `Memory: ${N} slots by ${M} columns, then weights and usage. Arrow keys move to a cell and read its value, Enter picks its slot.` });
+    `Memory of ${N} slots by ${M} columns, then weights and usage. Arrow keys move to a cell and read its value, Enter picks its slot.` });
   const episode = node("canvas", { class: "mi-episode", role: "img", "aria-label":
-    "Which slot was written and read at which step. The slider and the memory give the same by keyboard." });
-  const reading = node("output", { class: "mi-reading" }, "Point at a cell, or move with the arrow keys, to read its exact value.");
+    "Which slot was written and read at which step. With the keyboard, the slider and the memory tell the same." });
+  const gridTitle = node("figcaption", { class: "mi-label" });
+  const board = node("div", { class: "mi-board" }, node("figure", {}, gridTitle, grid),
+    node("figure", {}, node("figcaption", { class: "mi-label" }, "The whole episode: slot by step"), episode));
+  const reading = node("output", { class: "mi-reading" }, "Point at a cell, or use the arrow keys in the memory, to read its exact value.");
   const legend = node("div", { class: "mi-legend" });
-  const board = node("div", { class: "mi-board" }, grid, episode);
-  const history = node("div", { class: "mi-history" });
-  const root = node("div", { class: "mi", role: "group", tabindex: -1, "aria-label": `Memory inspector: ${trace.title}`, "data-lm-suppress-shortcuts": "true" },
-    node("div", { class: "mi-head" }, node("p", { class: "mi-title" }, trace.title), node("p", { class: "mi-note" }, trace.note)),
-    node("div", { class: "mi-controls" }, play, slider, clock), strip, story, now,
-    ...(N ? [board, reading, legend, history] : [node("p", { class: "mi-note" }, "This learner has no memory to show.")]));
-  root.classList.add("tex2jax_ignore", "mathjax_ignore");
+  const life = node("div", { class: "mi-cards" });
+  const root = node("div", {
+    class: "mi tex2jax_ignore mathjax_ignore", role: "group", tabindex: -1, "data-lm-suppress-shortcuts": "true",
+    "aria-label": `Memory inspector: ${trace.title}`,
+  }, node("p", { class: "mi-title" }, trace.title), node("p", { class: "mi-note" }, trace.note),
+  node("div", { class: "mi-controls" }, play, slider, clock), strip, story, now,
+  ...(N ? [board, reading, legend, life] : [node("p", { class: "mi-note" }, "This learner has no memory to show.")]));
   el.replaceChildren(root);
 
-  // ---- What is said about a step --------------------------------------------------------------------------------
-  const writtenBy = (t) => {
-    const told = t - trace.label_delay;
-    return [thumbnail(t), node("span", {}, `t = ${t} `, chip(labels[t]), ...(trace.label_delay && told >= 0 ? [` told y${told} = `, chip(labels[told])] : []))];
-  };
+  // ---- What is said about the step and the slot -----------------------------------------------------------------
   const times = (t, i) => `${number(trace.share(t, i), 3)} ×`;
+  const told = (t) => { // what a write of step t knew beside the image
+    if (!trace.label_delay) return [];
+    return t < trace.label_delay ? ["told no label yet"] : ["told y", node("sub", {}, String(t - trace.label_delay)), " = ", chip(labels[t - trace.label_delay])];
+  };
+  const image = (t) => [thumbnail(t), node("span", {}, `t = ${t} `, chip(labels[t]))];
 
   function describe() {
-    const t = state.step, label = labels[t], answer = trace.answers[t];
-    const sure = percent(trace.probabilities[t * C + answer]);
-    const [top] = trace.mostRead(t, 1), written = trace.mostWritten(t);
+    const t = state.step, answer = trace.answers[t], [top] = trace.mostRead(t, 1), written = trace.mostWritten(t).slice(0, 8);
     return [
-      `t = ${t}: the ${ordinal(trace.instance[t])} image of class ${label}.`,
-      `The network answers ${answer} (${sure}), ${trace.right(t) ? "right" : `wrong: it is ${label}`}.`,
-      top === undefined ? "" : `Of what it wrote before, it reads slot ${top} most (${times(t, top)} an even share), written at t = ${trace.writer[t][top]} with an image of class ${labels[trace.writer[t][top]]}.`,
-      W === 0 ? "" : written.length ? `It writes to slot${written.length > 1 ? "s" : ""} ${written.slice(0, 8).join(", ")}.` : "It writes to no slot in particular.",
+      `t = ${t}: the ${ordinal(trace.instance[t])} image of class ${labels[t]}.`,
+      `The network answers ${answer} (${percent(trace.probabilities[t * C + answer])}), ${trace.right(t) ? "right" : `wrong: it is ${labels[t]}`}.`,
+      top !== undefined && `Of what it wrote before, it reads slot ${top} most (${times(t, top)} an even share), ` +
+        `written at t = ${trace.writer[t][top]} with an image of class ${labels[trace.writer[t][top]]}.`,
+      W && (written.length ? `It writes to slot${written.length > 1 ? "s" : ""} ${written.join(", ")}.` : "It writes to no slot in particular."),
     ].filter(Boolean).join(" ");
   }
 
   function drawNow() {
-    const t = state.step, told = t - trace.label_delay, answer = trace.answers[t];
-    const shown = range(C).sort((a, b) => trace.probabilities[t * C + b] - trace.probabilities[t * C + a]).slice(0, 8);
-    if (!shown.includes(labels[t])) shown[7] = labels[t];
-    const bars = shown.sort((a, b) => a - b).map((c) => {
-      const p = trace.probabilities[t * C + c];
-      return node("div", { class: "mi-bar" }, chip(c), node("span", { class: "mi-track" }, node("span", { style: { width: `${100 * p}%`, background: classColour(c) } })),
-        node("span", { class: "mi-percent" }, percent(p)), node("span", { class: "mi-true" }, c === labels[t] ? "◂ true" : ""));
-    });
-    const input = node("div", { class: "mi-input" }, thumbnail(t), node("div", {},
-      node("p", {}, "class ", chip(labels[t])), node("p", {}, `${ordinal(trace.instance[t])} image of it`),
-      node("p", {}, ...(trace.label_delay && told >= 0 ? [`told y${told} = `, chip(labels[told])] : trace.label_delay ? ["told no label yet"] : []))));
-    const reads = trace.mostRead(t, 3).map((i) => slotButton(i, node("b", {}, `slot ${i}`), node("span", {}, times(t, i)), ...writtenBy(trace.writer[t][i])));
-    const writes = trace.mostWritten(t).slice(0, 6).map((i) => slotButton(i, node("b", {}, `slot ${i}`), node("span", {}, number(trace.writeMass[t][i], 2))));
+    const t = state.step, answer = trace.answers[t], chance = (c) => trace.probabilities[t * C + c];
+    const likely = range(C).sort((a, b) => chance(b) - chance(a)).slice(0, 8);
+    if (!likely.includes(labels[t])) likely[7] = labels[t];
+    const bars = likely.sort((a, b) => a - b).map((c) => node("div", { class: "mi-bar" }, chip(c),
+      node("span", { class: "mi-track" }, node("span", { style: { width: percent(chance(c)).replace(" ", ""), background: classColour(c) } })),
+      node("span", { class: "mi-percent" }, percent(chance(c))), node("span", {}, c === labels[t] ? "◂ true" : "")));
+    const reads = trace.mostRead(t, 3).map((i) =>
+      button({ slot: i }, node("b", {}, `slot ${i}`), node("span", {}, times(t, i)), ...image(trace.writer[t][i]), node("span", {}, ...told(trace.writer[t][i]))));
+    const writes = trace.mostWritten(t).slice(0, 6).map((i) =>
+      button({ slot: i }, node("b", {}, `slot ${i}`), node("span", {}, number(trace.writeMass[t][i], 2))));
     now.replaceChildren(
-      card(`Input at t = ${t}`, input),
-      card("Answer", node("p", { class: "mi-verdict" }, verdict(t), trace.right(t) ? ` right: ${answer}` : ` wrong: ${answer}, it is ${labels[t]}`), ...bars),
-      ...(N ? [node("div", { class: "mi-card mi-wide" },
-        node("p", { class: "mi-label mi-is-read" }, "● Reads most, of what it wrote before"), node("div", { class: "mi-items mi-rows" }, ...(reads.length ? reads : ["nothing yet"])),
-        node("p", { class: "mi-label mi-is-write" }, "▸ Writes to"), node("div", { class: "mi-items" }, ...(writes.length ? writes : ["no slot in particular"])))] : []));
+      node("div", { class: "mi-card mi-small" }, label(`Input at t = ${t}`), node("div", { class: "mi-input" }, thumbnail(t), node("div", {},
+        node("p", {}, "class ", chip(labels[t])), node("p", {}, `${ordinal(trace.instance[t])} image`), node("p", {}, ...told(t))))),
+      node("div", { class: "mi-card" }, label("Answer"),
+        node("p", { class: "mi-verdict" }, verdict(t), trace.right(t) ? ` right: ${answer}` : ` wrong: ${answer}, it is ${labels[t]}`), ...bars));
+    if (!N) return;
+    now.append(node("div", { class: "mi-card mi-wide" },
+      ...(R ? [label("● Reads most, of what it wrote before", "mi-is-read"), items(reads, "nothing yet", "mi-rows")] : []),
+      ...(W ? [label("▸ Writes to", "mi-is-write"), items(writes, "no slot in particular")] : [])));
   }
 
-  function drawHistory() {
+  function drawSlot() {
     const i = state.slot;
     if (i === null) {
-      history.replaceChildren(node("p", { class: "mi-hint" }, "Pick a slot (click a row, or Enter in the memory) to see when it was written, by which image, and when it was read."));
+      life.replaceChildren(node("p", { class: "mi-note" }, "Pick a slot (click its row, or press Enter on it) to see when it was written, by which image, and when it was read."));
       return;
     }
-    const written = range(T).filter((t) => trace.writer[t][i] === t);
-    const later = range(T).filter((t) => trace.writer[t][i] >= 0 && trace.writer[t][i] < t).sort((a, b) => trace.share(b, i) - trace.share(a, i)).slice(0, 6);
-    const writes = written.map((t) => stepButton(t, ...writtenBy(t), node("span", {}, `weight ${number(trace.writeMass[t][i], 2)}`)));
-    const reads = later.map((t) => stepButton(t, thumbnail(t), node("span", {}, `t = ${t} `, chip(labels[t]), " ", verdict(t)), node("span", {}, times(t, i))));
-    const life = node("canvas", { class: "mi-life", role: "img", "aria-label": `The content of slot ${i} at each step` });
-    history.replaceChildren(
-      node("div", { class: "mi-card mi-wide" }, node("p", { class: "mi-label" }, `Slot ${i}: its content over the episode`), life),
-      node("div", { class: "mi-card" }, node("p", { class: "mi-label mi-is-write" }, `▸ Slot ${i} was written`), node("div", { class: "mi-items" }, ...(writes.length ? writes : ["never"]))),
-      ...(R ? [node("div", { class: "mi-card" }, node("p", { class: "mi-label mi-is-read" }, `● and later read most`), node("div", { class: "mi-items" }, ...(reads.length ? reads : ["never"])))] : []));
-    const width = Math.max(life.parentElement.clientWidth - 26, 120), cell = width / T, height = clamp(2 * M, 30, 90);
-    const context = prepare(life, width, height + 14);
-    heatMap(context, M, T, (column, t) => memoryColour(trace.value(t, i, column)), { x: 0, y: 12, width, height });
+    const written = range(T).filter((t) => trace.wrote(t, i));
+    const later = range(T).filter((t) => trace.writer[t][i] >= 0 && !trace.wrote(t, i)).sort((a, b) => trace.share(b, i) - trace.share(a, i));
+    const canvas = node("canvas", { role: "img", "aria-label": `The content of slot ${i} at each step` });
+    life.replaceChildren(
+      node("div", { class: "mi-card mi-full" }, label(`Slot ${i}: its content over the episode`), canvas),
+      node("div", { class: "mi-card" }, label(`▸ Slot ${i} was written`, "mi-is-write"), items(written.map((t) =>
+        button({ step: t }, ...image(t), node("span", {}, ...told(t)), node("span", {}, `weight ${number(trace.writeMass[t][i], 2)}`))), "never")),
+      ...(R ? [node("div", { class: "mi-card" }, label("● and later read most", "mi-is-read"), items(later.slice(0, 6).map((t) =>
+        button({ step: t }, ...image(t), verdict(t), node("span", {}, times(t, i)))), "never"))] : []));
+    const width = canvas.parentElement.clientWidth - 24, cell = width / T, height = clamp(2 * M, 30, 80);
+    const context = prepare(canvas, width, height + 14);
+    heatMap(context, M, T, (column, t) => memoryColour(trace.cell(t, i, column)), 0, 12, width, height);
     context.fillStyle = css(colours.write);
-    for (const t of written) triangle(context, t * cell + cell / 2, 10, 0);
-    context.strokeStyle = css(colours.text);
-    context.lineWidth = 1.5;
-    context.strokeRect(state.step * cell, 11.5, cell, height + 1);
+    for (const t of written) triangle(context, (t + 0.5) * cell, 10, { down: true });
+    frame(context, clamp(state.step * cell, 1, width - cell - 1), 12, cell, height);
   }
 
   // ---- The memory and the episode, on canvas --------------------------------------------------------------------
   const memoryColour = (value) => mix(colours.zero, value < 0 ? colours.minus : colours.plus, Math.abs(value) / trace.memoryScale);
-  const triangle = (context, x, y, side) => { // pointing down (side 0) or right
-    context.beginPath();
-    if (side) context.moveTo(x, y - 3.5), context.lineTo(x + 6, y), context.lineTo(x, y + 3.5);
-    else context.moveTo(x - 4, y - 6), context.lineTo(x + 4, y - 6), context.lineTo(x, y);
-    context.fill();
+  const frame = (context, x, y, width, height, colour = colours.text) => {
+    context.strokeStyle = css(colour);
+    context.lineWidth = 1.5;
+    context.strokeRect(x, y, width, height);
   };
-  const stepScale = (mass) => trace.largest(mass.flat());
 
-  /** Columns of the grid from left to right: the memory, then the weights of each head, usage and the least-used marks. */
-  function groups() {
-    const t = state.step, row = (weight, heads) => range(heads).map((head) => range(N).map((i) => weight(t, head, i)));
-    const reads = R ? stepScale(row(trace.read, R)) : 1, writes = W ? stepScale(row(trace.write, W)) : 1;
-    const usage = trace.usage ? trace.largest(range(N).map((i) => trace.used(t, i))) : 1;
+  /** What stands side by side in the grid: the memory, the weights of each head, usage, the least used slots. */
+  function tracks() {
+    const t = state.step, weights = (name, heads, one) => {
+      const scale = largest(range(N * heads).map((k) => one(t, Math.floor(k / heads), k % heads)));
+      return { name, count: heads, scale, width: Math.max(heads * (layout?.roomy ? 9 : 6.5), 28), value: (i, h) => one(t, i, h),
+        colour: (i, h) => mix(colours.empty, colours[name], one(t, i, h) / scale), says: (h) => `${name} head ${h}` };
+    };
     return [
-      { name: "memory", count: M, value: (i, j) => trace.value(t, i, j), colour: (i, j) => memoryColour(trace.value(t, i, j)), says: (j) => `memory column ${j}` },
-      R && { name: "read", count: R, scale: reads, value: (i, h) => trace.read(t, h, i), colour: (i, h) => mix(colours.empty, colours.read, trace.read(t, h, i) / reads), says: (h) => `read head ${h}` },
-      W && { name: "write", count: W, scale: writes, value: (i, h) => trace.write(t, h, i), colour: (i, h) => mix(colours.empty, colours.write, trace.write(t, h, i) / writes), says: (h) => `write head ${h}` },
-      trace.usage && { name: "usage", count: 1, scale: usage, value: (i) => trace.used(t, i), says: () => "usage" },
-      trace.least_used && { name: "next", count: 1, value: (i) => Number(trace.least(t, i)), says: () => "least used, next to be written" },
+      { name: "memory", count: M, value: (i, j) => trace.cell(t, i, j), colour: (i, j) => memoryColour(trace.cell(t, i, j)), says: (j) => `memory column ${j}` },
+      R && weights("read", R, trace.read),
+      W && weights("write", W, trace.write),
+      trace.usage && { name: "usage", count: 1, width: 34, scale: largest(range(N).map((i) => trace.used(t, i))), value: (i) => trace.used(t, i), says: () => "usage" },
+      trace.least_used && { name: "next", count: 1, width: 24, value: (i) => trace.least(t, i), says: () => "least used (1: written next)" },
     ].filter(Boolean);
   }
 
   function measure() {
-    const width = board.clientWidth, ratio = window.devicePixelRatio || 1, beside = width >= 620;
-    const snap = (size) => Math.max(Math.floor(size * ratio) / ratio, 1 / ratio);
-    const row = N > 384 ? 384 / N : snap(clamp((width > 900 ? 512 : 400) / N, 0, 18));
-    const gridWidth = beside ? Math.floor(width * 0.5) : width, episodeWidth = beside ? width - gridWidth - 16 : width;
-    const roomy = gridWidth > 380, gap = roomy ? 12 : 7, head = roomy ? 9 : 6.5, left = 38, top = 34;
-    const widths = { read: Math.max(R * head, 28), write: Math.max(W * head, 30), usage: 34, next: 24 };
-    const rest = groups().slice(1).reduce((sum, group) => sum + widths[group.name] + gap, 0);
-    widths.memory = snap(Math.min((gridWidth - left - rest) / M, 12)) * M;
-    let x = left;
-    const columns = groups().map(({ name }) => { const place = { name, x, width: widths[name] }; x += widths[name] + gap; return place; });
-    layout = { row, top, left, columns, gridWidth, episodeWidth, height: N * row, beside, cell: snap((episodeWidth - left - 6) / T) };
+    const width = board.clientWidth, ratio = window.devicePixelRatio || 1, beside = width >= 600, gap = beside ? 12 : 7;
+    const snap = (size) => Math.max(Math.floor(size * ratio) / ratio, 1 / ratio); // whole device pixels look sharp
+    layout = { roomy: beside, left: 38, top: 26 };
+    layout.row = N > 384 ? 384 / N : snap(clamp((width > 900 ? 512 : 400) / N, 0, 18));
+    layout.height = N * layout.row;
+    layout.tracks = tracks();
+    const [memory, ...others] = layout.tracks, taken = others.reduce((sum, track) => sum + track.width + gap, layout.left);
+    memory.width = snap(Math.min((width * (beside ? 0.56 : 1) - taken - 1) / M, 12)) * M;
+    layout.right = layout.tracks.reduce((x, track) => { track.x = x; return x + track.width + gap; }, layout.left) - gap;
+    layout.cell = snap(((beside ? width - layout.right - 24 : width) - layout.left - 8) / T);
   }
 
   function slotAxis(context, right) {
-    const every = [1, 2, 4, 8, 16, 32, 64, 128, 256].find((count) => count * layout.row >= 26) ?? 512;
+    const { row, top, left } = layout, every = [1, 2, 4, 8, 16, 32, 64, 128, 256].find((count) => count * row >= 26) ?? 512;
     context.textAlign = "right";
     context.textBaseline = "middle";
-    range(N).filter((i) => i % every === 0 || i === state.slot).forEach((i) => {
-      const close = state.slot !== null && i !== state.slot && Math.abs(i - state.slot) * layout.row < 13;
+    for (let i = 0; i < N; i++) {
+      const covered = state.slot !== null && i !== state.slot && Math.abs(i - state.slot) * row < 13;
+      if (i !== state.slot && (i % every || covered)) continue;
       context.fillStyle = css(i === state.slot ? colours.text : colours.muted);
-      if (!close) context.fillText(String(i), layout.left - 14, layout.top + (i + 0.5) * layout.row);
-    });
-    context.strokeStyle = css(colours.text);
-    context.lineWidth = 1.25;
-    if (state.slot !== null) context.strokeRect(layout.left - 11, layout.top + state.slot * layout.row - 1.5, right - layout.left + 12, layout.row + 3);
+      context.fillText(String(i), left - 14, top + (i + 0.5) * row);
+    }
+    if (state.slot !== null) frame(context, left - 11, top + state.slot * row - 1.5, right - left + 12, row + 3);
   }
 
   function drawGrid() {
-    const { row, top, left, columns, gridWidth, height } = layout, t = state.step;
-    const context = prepare(grid, gridWidth, top + height + 6), shown = groups();
-    shown.forEach((group, index) => {
-      const { x, width } = columns[index];
+    const { row, top, left, right, height } = layout, t = state.step;
+    const context = prepare(grid, right + 2, top + height + 4);
+    for (const track of layout.tracks) {
+      const { name, x, width, count, colour, value, scale } = track;
       context.fillStyle = css(colours.muted);
       context.textAlign = "center";
-      context.textBaseline = "alphabetic";
-      context.fillText(group.name === "memory" ? `memory after t = ${t}` : group.name, x + width / 2, top - 10);
-      if (group.colour) heatMap(context, N, group.count, group.colour, { x, y: top, width, height });
-      else range(N).forEach((i) => {
+      context.fillText(name, x + width / 2, top - 8);
+      if (colour) heatMap(context, N, count, colour, x, top, width, height);
+      else for (let i = 0; i < N; i++) {
         const y = top + i * row;
-        if (group.name === "usage") {
-          context.fillStyle = css(colours.empty);
-          context.fillRect(x, y, width, row);
-          context.fillStyle = css(colours.muted);
-          context.fillRect(x, y, (width * group.value(i)) / group.scale, Math.max(row - (row > 3 ? 1 : 0.5), 0.5));
-        } else if (group.value(i)) {
-          context.fillStyle = css(colours.text);
-          triangle(context, x + width / 2 - 3, y + row / 2, 1);
-        }
-      });
-    });
-    for (const i of trace.mostRead(t, 3)) {
-      context.fillStyle = css(colours.read);
-      context.beginPath();
-      context.arc(left - 6, top + (i + 0.5) * row, 3, 0, 7);
-      context.fill();
+        context.fillStyle = css(name === "next" ? colours.text : colours.muted);
+        if (name === "usage") context.fillRect(x, y, (width * value(i)) / scale, row > 2 ? row - 1 : row);
+        else if (value(i)) triangle(context, x + width / 2 - 3, y + row / 2);
+      }
     }
+    context.fillStyle = css(colours.read);
+    for (const i of trace.mostRead(t, 3)) dot(context, left - 6, top + (i + 0.5) * row);
     context.fillStyle = css(colours.write);
-    for (const i of trace.mostWritten(t)) triangle(context, left - 9, top + (i + 0.5) * row, 1);
-    slotAxis(context, columns.at(-1).x + columns.at(-1).width);
-    const cell = cellAt(state.column);
-    if (document.activeElement === grid) {
-      context.strokeStyle = css(colours.focus);
-      context.lineWidth = 2;
-      context.strokeRect(cell.x - 1.5, top + state.row * row - 1.5, cell.width + 3, row + 3);
-    }
+    for (const i of trace.mostWritten(t)) triangle(context, left - 9, top + (i + 0.5) * row);
+    slotAxis(context, right);
+    if (!state.pointing && document.activeElement !== grid) return;
+    const { x, width } = cellAt(state.column);
+    frame(context, x - 1.5, top + state.row * row - 1.5, width + 3, row + 3, colours.focus);
   }
 
   function drawEpisode() {
-    const { row, top, left, cell, height, episodeWidth } = layout, t = state.step, width = cell * T;
-    const context = prepare(episode, episodeWidth, top + height + 6);
-    heatMap(context, N, T, (i, at) => trace.writer[at][i] === at
+    const { row, top, left, cell, height } = layout, t = state.step, width = cell * T;
+    const context = prepare(episode, left + width + 8, top + height + 4), middle = (at) => left + (at + 0.5) * cell;
+    heatMap(context, N, T, (i, at) => (trace.wrote(at, i)
       ? mix(colours.empty, colours.write, 0.35 + (0.65 * trace.writeMass[at][i]) / trace.writeScale)
-      : mix(colours.empty, colours.read, (trace.share(at, i) - 1) / (trace.shareScale - 1 || 1)), { x: left, y: top, width, height });
-    for (let at = 0; at < T; at++) {
-      context.globalAlpha = labels[at] === labels[t] ? 1 : 0.3;
-      context.fillStyle = classColour(labels[at]);
-      const tall = labels[at] === labels[t] ? 8 : 4;
-      context.fillRect(left + at * cell, top - 1 - tall, Math.max(cell - 1, 1), tall);
+      : mix(colours.empty, colours.read, (trace.share(at, i) - 1) / (trace.shareScale - 1 || 1))), left, top, width, height);
+    for (let at = 0; at < T; at++) { // the classes; those like the present one stand out
+      const same = labels[at] === labels[t];
+      context.globalAlpha = same ? 1 : 0.35;
+      context.fillStyle = css(rgb(classColour(labels[at])));
+      context.fillRect(left + at * cell, top - (same ? 9 : 5), Math.max(cell - 1, 1), same ? 8 : 4);
     }
     context.globalAlpha = 1;
     context.textAlign = "center";
-    context.textBaseline = "alphabetic";
     const every = [1, 2, 5, 10, 20, 50, 100].find((count) => count * cell >= 26) ?? 200;
-    range(T).filter((at) => at === t || (at % every === 0 && Math.abs(at - t) * cell > 26)).forEach((at) => {
+    for (const at of range(T).filter((at) => at === t || (at % every === 0 && Math.abs(at - t) * cell > 30))) {
       context.fillStyle = css(at === t ? colours.text : colours.muted);
-      context.fillText(at === t ? `t = ${at}` : String(at), clamp(left + (at + 0.5) * cell, left + 4, left + width - 10), top - 13);
-    });
+      context.fillText(at === t ? `t = ${at}` : String(at), clamp(middle(at), left + 4, left + width - 12), top - 13);
+    }
+    frame(context, left + t * cell - 1, top - 10, cell + 2, height + 11);
+    context.strokeStyle = context.fillStyle = css(colours.read);
+    for (const i of trace.mostRead(t, 3)) { // from the write to the present reading
+      const y = top + (i + 0.5) * row;
+      context.beginPath();
+      context.moveTo(middle(trace.writer[t][i]), y);
+      context.lineTo(middle(t), y);
+      context.stroke();
+      dot(context, middle(t), y);
+    }
     slotAxis(context, left + width);
-    context.strokeStyle = css(colours.text);
-    context.lineWidth = 1.5;
-    context.strokeRect(left + t * cell - 1, top - 10, cell + 2, height + 12);
   }
 
   function drawLegend() {
-    const shown = Object.fromEntries(groups().map((group) => [group.name, group]));
-    const key = (kind, ...text) => node("span", { class: "mi-key" }, node("span", { class: `mi-swatch mi-swatch-${kind}`, "aria-hidden": "true" }), ...text);
-    legend.replaceChildren(
-      key("memory", `memory −${number(trace.memoryScale, 2)} to ${number(trace.memoryScale, 2)}`),
-      ...(R ? [key("read", `● read 0 to ${number(shown.read.scale, 3)}, an even share is ${number(1 / N, 3)}`)] : []),
-      ...(W ? [key("write", `▸ write 0 to ${number(shown.write.scale, 3)}`)] : []),
-      ...(shown.usage ? [key("usage", `usage 0 to ${number(shown.usage.scale, 3)}`)] : []),
-      ...(shown.next ? [node("span", { class: "mi-key" }, "next ▸ least used, written next")] : []),
-      ...(R ? [node("span", { class: "mi-key" }, "On the right: ", node("span", { class: "mi-is-write" }, "written"), " or ", node("span", { class: "mi-is-read" }, "read"), ` more than an even share, up to ${number(trace.shareScale, 3)} ×`)] : []));
+    const scales = Object.fromEntries(layout.tracks.map(({ name, scale }) => [name, scale && number(scale, 3)]));
+    const key = (kind, text) => node("span", {}, node("span", { class: `mi-swatch mi-swatch-${kind}`, "aria-hidden": "true" }), text);
+    const most = number(trace.memoryScale, 2);
+    gridTitle.textContent = `The memory after t = ${state.step}: ${N} slots of ${M} numbers`;
+    legend.replaceChildren(...[
+      key("memory", `memory −${most} to ${most}, and beyond`),
+      R && key("read", `● read 0 to ${scales.read}; an even share is ${number(1 / N, 3)}`),
+      W && key("write", `▸ write 0 to ${scales.write}`),
+      trace.usage && key("usage", `usage 0 to ${scales.usage}`),
+      trace.least_used && node("span", {}, "next ▸ least used, written next"),
+      R && node("span", {}, "whole episode: ", node("span", { class: "mi-is-write" }, "written"), ", or ", node("span", { class: "mi-is-read" }, "read"),
+        ` more than an even share, up to ${number(trace.shareScale, 3)} ×`),
+    ].filter(Boolean));
   }
 
   // ---- Pointing and keys ----------------------------------------------------------------------------------------
-  const cellCount = () => groups().reduce((sum, group) => sum + group.count, 0);
+  const cellCount = () => layout.tracks.reduce((sum, { count }) => sum + count, 0);
   function cellAt(column) {
-    const shown = groups();
-    let index = 0;
-    while (column >= shown[index].count) column -= shown[index++].count;
-    const { x, width } = layout.columns[index], cell = width / shown[index].count;
-    return { group: shown[index], column, x: x + column * cell, width: cell };
+    const track = layout.tracks.find(({ count }) => column < count || (column -= count, false)), width = track.width / track.count;
+    return { track, column, x: track.x + column * width, width };
   }
   function readCell() {
-    const { group, column } = cellAt(state.column), value = group.value(state.row, column);
-    const even = group.name === "read" ? ` (${number(value * N, 3)} × an even share)` : "";
-    reading.textContent = `t = ${state.step}, slot ${state.row}, ${group.says(column)}: ${group.name === "next" ? (value ? "yes" : "no") : number(value)}${even}`;
+    const { track, column } = cellAt(state.column), value = track.value(state.row, column);
+    const even = track.name === "read" ? ` (${number(value * N, 3)} × an even share)` : "";
+    reading.textContent = `t = ${state.step}, slot ${state.row}, ${track.says(column)}: ${number(value)}${even}`;
   }
-  const rowAt = (event, canvas) => Math.floor((event.clientY - canvas.getBoundingClientRect().top - layout.top) / layout.row);
-  const xAt = (event, canvas) => event.clientX - canvas.getBoundingClientRect().left;
+  function place(event) { // of the pointer: x in pixels, and the row
+    const box = event.currentTarget.getBoundingClientRect(), row = Math.floor((event.clientY - box.top - layout.top) / layout.row);
+    return { x: event.clientX - box.left, row: row >= 0 && row < N ? row : null };
+  }
+  const stepAt = (x) => clamp(Math.floor((x - layout.left) / layout.cell), 0, T - 1);
   grid.addEventListener("pointermove", (event) => {
-    const row = rowAt(event, grid), x = xAt(event, grid);
-    const column = range(cellCount()).find((c) => { const cell = cellAt(c); return x >= cell.x && x < cell.x + cell.width; });
-    if (column === undefined || row < 0 || row >= N) return;
-    Object.assign(state, { row, column });
+    const { x, row } = place(event);
+    const column = range(cellCount()).find((c) => x >= cellAt(c).x && x < cellAt(c).x + cellAt(c).width);
+    if (row === null || column === undefined) return;
+    Object.assign(state, { row, column, pointing: true });
+    drawGrid();
     readCell();
   });
-  grid.addEventListener("click", (event) => { const row = rowAt(event, grid); if (row >= 0 && row < N) show({ slot: row }); });
-  for (const kind of ["focus", "blur"]) grid.addEventListener(kind, () => drawGrid());
-  const stepAt = (event) => clamp(Math.floor((xAt(event, episode) - layout.left) / layout.cell), 0, T - 1);
+  grid.addEventListener("pointerleave", () => { state.pointing = false; drawGrid(); });
+  grid.addEventListener("click", (event) => { const { row } = place(event); if (row !== null) show({ slot: row }); });
+  grid.addEventListener("focus", () => { drawGrid(); readCell(); });
+  grid.addEventListener("blur", () => drawGrid());
   episode.addEventListener("pointermove", (event) => {
-    const t = stepAt(event), i = rowAt(event, episode);
-    if (i < 0 || i >= N) return;
-    reading.textContent = `t = ${t}, slot ${i}: ` + [W && `written ${number(trace.writeMass[t][i], 3)}`, R && `read ${number(trace.readMass[t][i], 3)} (${times(t, i)} an even share)`].filter(Boolean).join(", ");
+    const { x, row } = place(event), t = stepAt(x);
+    if (row === null) return;
+    reading.textContent = `t = ${t}, slot ${row}: ` + [W && `written ${number(trace.writeMass[t][row], 3)}`,
+      R && `read ${number(trace.readMass[t][row], 3)} (${times(t, row)} an even share)`].filter(Boolean).join(", ");
   });
-  episode.addEventListener("click", (event) => { const row = rowAt(event, episode); show({ step: stepAt(event), slot: row >= 0 && row < N ? row : state.slot }); });
+  episode.addEventListener("click", (event) => { const { x, row } = place(event); show({ step: stepAt(x), slot: row ?? state.slot }); });
 
-  const cursor = (rows, columns) => () => {
+  const move = (rows, columns) => () => {
     Object.assign(state, { row: clamp(state.row + rows, 0, N - 1), column: clamp(state.column + columns, 0, cellCount() - 1) });
     drawGrid();
     readCell();
   };
-  const stepKeys = { ArrowLeft: () => show({ step: state.step - 1 }), ArrowRight: () => show({ step: state.step + 1 }), Home: () => show({ step: 0 }),
-    End: () => show({ step: T - 1 }), " ": () => playing(timer === null), Escape: () => show({ slot: null }) };
-  const gridKeys = { ArrowLeft: cursor(0, -1), ArrowRight: cursor(0, 1), ArrowUp: cursor(-1, 0), ArrowDown: cursor(1, 0),
-    PageUp: cursor(-10, 0), PageDown: cursor(10, 0), Enter: () => show({ slot: state.row }) };
+  const keys = {
+    ArrowLeft: () => show({ step: state.step - 1 }), ArrowRight: () => show({ step: state.step + 1 }),
+    Home: () => show({ step: 0 }), End: () => show({ step: T - 1 }), " ": () => playing(timer === null), Escape: () => show({ slot: null }),
+  };
+  const gridKeys = {
+    ...keys, ArrowLeft: move(0, -1), ArrowRight: move(0, 1), ArrowUp: move(-1, 0), ArrowDown: move(1, 0),
+    PageUp: move(-10, 0), PageDown: move(10, 0), Enter: () => show({ slot: state.row }),
+  };
   root.addEventListener("keydown", (event) => {
-    const action = (event.target === grid && gridKeys[event.key]) || stepKeys[event.key];
-    const presses = event.key === " " && event.target.tagName === "BUTTON"; // the browser's own way to press it
+    const action = (event.target === grid ? gridKeys : keys)[event.key];
+    const presses = event.key === " " && event.target.tagName === "BUTTON"; // that is how a button is pressed
     if (!action || presses || event.altKey || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
     event.stopPropagation();
     action();
-    if (event.target.classList.contains("mi-frame")) frames[state.step].focus();
+    if (frames.includes(event.target)) frames[state.step].focus();
   });
 
-  // ---- Keeping all of it up to date -----------------------------------------------------------------------------
+  // ---- Keeping it all up to date --------------------------------------------------------------------------------
   function playing(on) {
     clearInterval(timer);
     timer = null;
-    if (on) {
-      if (state.step === T - 1) show({ step: 0 });
-      timer = setInterval(() => (state.step < T - 1 ? show({ step: state.step + 1 }) : playing(false)), 900);
-    }
+    if (on && state.step === T - 1) show({ step: 0 });
+    if (on) timer = setInterval(() => (state.step < T - 1 ? show({ step: state.step + 1 }) : playing(false)), 900);
     story.setAttribute("aria-live", on ? "off" : "polite");
     play.setAttribute("aria-label", on ? "Pause" : "Play");
     icon.firstChild.setAttribute("d", on ? PAUSE : PLAY);
   }
 
   function draw() {
+    const rows = Math.ceil(T / Math.max(Math.floor(strip.clientWidth / 30), 1));
+    strip.style.gridTemplateColumns = `repeat(${Math.ceil(T / rows)}, minmax(0, 1fr))`;
     if (!N || !board.clientWidth) return;
     measure();
     drawGrid();
     drawEpisode();
     drawLegend();
-    drawHistory();
+    drawSlot();
   }
 
   function update() {
     const t = state.step;
-    root.dataset.step = t;
-    root.dataset.slot = state.slot ?? "";
+    Object.assign(root.dataset, { step: t, slot: state.slot ?? "" });
     slider.value = t;
-    slider.setAttribute("aria-valuetext", `step ${t} of ${T - 1}, class ${labels[t]}, answered ${trace.right(t) ? "right" : "wrong"}`);
+    slider.setAttribute("aria-valuetext", `${t} of ${T - 1}, class ${labels[t]}, answered ${trace.right(t) ? "right" : "wrong"}`);
     clock.textContent = `t = ${t} of ${T - 1}`;
     story.textContent = describe();
-    frames.forEach((frame, at) => {
-      frame.tabIndex = at === t ? 0 : -1;
-      frame.classList.toggle("mi-same", labels[at] === labels[t]);
-      frame.classList.toggle("mi-later", at > t);
-      if (at === t) frame.setAttribute("aria-current", "step");
-      else frame.removeAttribute("aria-current");
+    frames.forEach((element, at) => {
+      element.tabIndex = at === t ? 0 : -1;
+      element.classList.toggle("mi-same", labels[at] === labels[t]);
+      element.classList.toggle("mi-later", at > t);
+      element.setAttribute("aria-current", at === t ? "step" : "false");
     });
     drawNow();
     draw();
@@ -455,7 +462,6 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
   function show(change) {
     const next = { step: state.step, slot: state.slot, ...change };
     next.step = clamp(next.step, 0, T - 1);
-    if (next.slot !== null && !(next.slot >= 0 && next.slot < N)) next.slot = null;
     if (next.step === state.step && next.slot === state.slot) return;
     Object.assign(state, next);
     update();
@@ -469,13 +475,13 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
     draw();
   }
 
-  const themes = new MutationObserver(retheme);
-  for (const page of [document.documentElement, document.body]) themes.observe(page, { attributes: true, attributeFilter: ["data-theme", "theme", "data-jp-theme-light", "data-vscode-theme-kind"] });
+  const themes = new MutationObserver(retheme), resizes = new ResizeObserver(draw);
   const system = matchMedia("(prefers-color-scheme: dark)");
+  const attributeFilter = ["data-theme", "theme", "data-jp-theme-light", "data-vscode-theme-kind"];
+  for (const page of [document.documentElement, document.body]) themes.observe(page, { attributeFilter });
   system.addEventListener("change", retheme);
-  const resizes = new ResizeObserver(draw);
-  retheme();
   playing(false);
+  retheme();
   update();
   resizes.observe(root);
   return {
@@ -490,7 +496,7 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
   };
 }
 
-/** Mount every inspector of a static page that is not mounted yet: a <script class="mi-trace"> after its place. */
+/** Mount every inspector of a static page that is not mounted yet: each <script class="mi-trace"> follows its place. */
 export function mountAll() {
   for (const script of document.querySelectorAll("script.mi-trace:not([data-mounted])")) {
     script.dataset.mounted = "";
@@ -502,16 +508,19 @@ export function mountAll() {
 function render({ model, el }) {
   let inspector = null;
   const now = () => ({ step: model.get("step"), slot: model.get("slot") });
+  const onChange = ({ step, slot }) => { model.set("step", step); model.set("slot", slot); model.save_changes(); };
+  const start = () => { inspector?.destroy(); inspector = mount(el, model.get("trace"), { ...now(), onChange }); };
   const follow = () => inspector.show(now());
-  const start = () => {
-    inspector?.destroy();
-    const onChange = ({ step, slot }) => { model.set("step", step); model.set("slot", slot); model.save_changes(); };
-    inspector = mount(el, model.get("trace"), { ...now(), onChange });
-  };
   start();
   model.on("change:trace", start);
-  model.on("change:step change:slot", follow);
-  return () => { model.off("change:trace", start); model.off("change:step change:slot", follow); inspector.destroy(); };
+  model.on("change:step", follow);
+  model.on("change:slot", follow);
+  return () => {
+    model.off("change:trace", start);
+    model.off("change:step", follow);
+    model.off("change:slot", follow);
+    inspector.destroy();
+  };
 }
 
 export default { render };

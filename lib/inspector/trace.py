@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -40,17 +40,20 @@ class TraceError(RuntimeError):
     """A trace file cannot be read or written; the message names it and says what to do."""
 
 
-class Intervention(Protocol):
-    """A change made to a learner while an episode runs; `lib.inspector.laboratory` has some."""
+class Intervention:
+    """A change made to a learner while an episode runs; this one changes nothing (see `laboratory.py`)."""
 
     def tell(self, ys: Tensor) -> Tensor:
         """The labels (1, T) to tell in place of `ys`."""
+        return ys
 
     def before(self, step: int, state: Any) -> Any:
-        """The state to have just before the prediction of `step`."""
+        """The state to have just before the prediction of `step`, in place of `state`."""
+        return state
 
     def after(self, step: int, earlier: Any, state: Any) -> Any:
-        """The state to have after the label of `step` was told; `earlier` is the one that `before` gave."""
+        """The state to have once the label of `step` was told; `earlier` is the one that `before` gave."""
+        return state
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,9 +101,10 @@ class Trace:
                 raise ValueError(f"{name} must have the axes {axes}, its shape is {array.shape}")
             for axis, size in zip(axes, array.shape, strict=True):
                 if sizes.setdefault(axis, size) != size:
-                    raise ValueError(f"{name} has the shape {array.shape}, but axis {axis} of the others is {sizes[axis]}")
+                    raise ValueError(f"{name} has the shape {array.shape}, but {axis} is {sizes[axis]} in the others")
             if name in SCALED and not np.isfinite(array).all():
-                raise ValueError(f"{name} has numbers that are not finite, first at step {np.argwhere(~np.isfinite(array))[0][0]}")
+                step = np.argwhere(~np.isfinite(array))[0][0]
+                raise ValueError(f"{name} has a number that is not finite, first at step {step}")
         if steps == 0:
             raise ValueError("a trace needs at least one step")
 
@@ -126,14 +130,14 @@ class Trace:
 
     @property
     def write_threshold(self) -> float:
-        """A slot counts as written where its weights, summed over the heads, reach this: a tenth, or twice an even share."""
+        """A slot counts as written if its write weights sum to this over the heads: 0.1, or twice an even share."""
         if self.write_weights is None:
             return 0.1
         heads, slots = self.write_weights.shape[1:]
         return max(0.1, 2 * heads / slots)
 
     def written(self, slot: int) -> list[tuple[int, float]]:
-        """(step, write weight summed over the heads) of each write into `slot`. Raises ValueError for an unknown slot."""
+        """(step, write weight summed over the heads) of each write into `slot`. Raises ValueError if it is unknown."""
         check_slot(slot, self.slots)
         if self.write_weights is None:
             return []
@@ -141,7 +145,7 @@ class Trace:
         return [(int(step), float(mass[step])) for step in np.flatnonzero(mass >= self.write_threshold)]
 
     def accuracy_by_instance(self, last: int = 10) -> dict[int, float]:
-        """Share of right answers among the steps of each instance number, 1 to `last`; numbers that do not occur are left out."""
+        """Share of right answers at the steps of each instance number from 1 to `last`, if there are such steps."""
         seen = [number for number in range(1, last + 1) if (self.instance == number).any()]
         return {number: float(self.right[self.instance == number].mean()) for number in seen}
 
@@ -162,9 +166,15 @@ class Trace:
             digest.update(stored)
             arrays[name] = entry | {"data": base64.b64encode(stored).decode()}
         return {
-            "format": FORMAT, "version": VERSION, "title": self.title, "note": self.note, "label_delay": self.label_delay,
-            "write_threshold": self.write_threshold, "sha256": digest.hexdigest(), "arrays": arrays,
-        }  # fmt: skip
+            "format": FORMAT,
+            "version": VERSION,
+            "title": self.title,
+            "note": self.note,
+            "label_delay": self.label_delay,
+            "write_threshold": self.write_threshold,
+            "sha256": digest.hexdigest(),
+            "arrays": arrays,
+        }
 
     @classmethod
     def from_json(cls, content: Any) -> "Trace":
@@ -218,7 +228,7 @@ def record(
 ) -> Trace:  # fmt: skip
     """Run one episode through the learner's streaming view and keep what it did to its memory.
 
-    xs: (B, T, D), in [0, 1], images of `image_size` squared pixels (by default the square root of D); ys: (B, T), int64;
+    xs: (B, T, D), in [0, 1], images of `image_size` squared pixels (by default D is a square); ys: (B, T), int64;
     index: which episode of the batch. The labels of the trace are those that the learner was told; its instance numbers
     count the classes of `ys`. Raises ValueError for wrong shapes.
     """

@@ -18,7 +18,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 class Inspector(anywidget.AnyWidget):
-    """Shows a trace: put it last in a cell. `step` and `slot` follow what the reader chooses, and lead it when they are set.
+    """Shows a trace: put it last in a cell. `step` and `slot` say what the reader looks at; set them to lead it.
 
     step: 0 to T - 1; slot: 0 to N - 1, or None for no slot. Raises ValueError for a step or a slot that is not there.
     """
@@ -42,9 +42,18 @@ class Inspector(anywidget.AnyWidget):
         with self.hold_sync():
             self.trace, self.step, self.slot = trace.to_json(), step, slot
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+    @traitlets.validate("step", "slot")
+    def _valid(self, proposal: Any) -> int | None:
+        value, name = proposal["value"], proposal["trait"].name
+        _check(self._shown, **{"step": 0, "slot": None} | {name: value})
+        return value
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The widget for a live notebook, the static page for the rendered book, one line for everything else."""
-        return widget_bundle(self, self.static_html(self._shown, step=self.step, slot=self.slot), summary(self._shown))
+        data, metadata = super()._repr_mimebundle_(**kwargs)
+        data["text/html"] = self.static_html(self._shown, step=self.step, slot=self.slot)
+        data["text/plain"] = summary(self._shown)
+        return data, metadata
 
     @staticmethod
     def static_html(trace: Trace, *, step: int = 0, slot: int | None = None) -> str:
@@ -53,7 +62,7 @@ class Inspector(anywidget.AnyWidget):
         start = json.dumps({"trace": trace.to_json(), "step": step, "slot": slot}).replace("<", "\\u003c")
         return (
             f"<style>{STYLE.read_text()}</style>\n"
-            f'<div class="mi-place"><p>{html.escape(summary(trace))} It is drawn here where JavaScript runs.</p></div>\n'
+            f'<div class="mi-place"><p>{html.escape(summary(trace))} Drawn here where JavaScript runs.</p></div>\n'
             f'<script type="application/json" class="mi-trace">{start}</script>\n'
             f'<script type="module">\n{MODULE.read_text()}\nmountAll();\n</script>'
         )
@@ -63,7 +72,8 @@ class Inspector(anywidget.AnyWidget):
         """Write one page that works from a file, with no network. Raises TraceError if it cannot be written."""
         path = Path(path)
         page = (
-            f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{html.escape(trace.title)}</title>\n'
+            '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
+            f"<title>{html.escape(trace.title)}</title>\n"
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             '<link rel="icon" href="data:,">\n'
             "<style>:root { color-scheme: light dark; } body { max-width: 1200px; margin: 0 auto; padding: 12px; "
@@ -81,13 +91,8 @@ def summary(trace: Trace) -> str:
     """One line about a trace, for where it cannot be drawn."""
     memory = f"a memory of {trace.slots} slots" if trace.slots else "no memory"
     right = int(trace.right.sum())
-    return f"Memory inspector: {trace.title}. {trace.steps} steps, {memory}, {right} of {trace.steps} answers right. {trace.note}"
-
-
-def widget_bundle(widget: Any, static: str, text: str) -> dict[str, Any]:
-    """A cell's output in three forms, of which a notebook or a book shows one."""
-    view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
-    return {WIDGET: view, "text/html": static, "text/plain": text}
+    answers = f"{right} of {trace.steps} answers right"
+    return f"Memory inspector: {trace.title}. {trace.steps} steps, {memory}, {answers}. {trace.note}"
 
 
 def _check(trace: Trace, step: int, slot: int | None) -> None:
