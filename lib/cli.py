@@ -1,4 +1,4 @@
-"""The command line: list, run, sweep, show, verify. Help texts come from the docstrings of the functions below."""
+"""The command line: list, run, sweep, show, verify, bench. Help texts come from the docstrings of the functions below."""
 
 import subprocess
 import sys
@@ -10,11 +10,12 @@ import torch
 import tyro
 
 from lib import ledger, report
+from lib.bench import bench_mann
 from lib.data.store import DataError
 from lib.experiments import EXPERIMENTS, Experiment, RunOptions, find_experiment
 from lib.ledger import LedgerError
 from lib.training.checkpoint import CheckpointError
-from lib.training.loop import NonFiniteLoss
+from lib.training.loop import NonFiniteLoss, pick_device
 
 
 def list_experiments() -> None:
@@ -147,6 +148,30 @@ def verify(experiment: tyro.conf.Positional[str | None] = None, *, device: str =
         raise SystemExit(1)
 
 
+def bench(
+    method: tyro.conf.Positional[str] = "mann",
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    repetitions: int = 10,
+    compile: bool = True,
+) -> None:
+    """Ratios of two ways of doing the same thing, measured side by side in one run.
+
+    Args:
+        method: whose hot paths.
+        device: auto, cpu, cuda, cuda:1 ...
+        threads: of PyTorch on the CPU.
+        repetitions: of each way; the median is shown.
+        compile: also the compiled training step, which takes a minute or two to compile.
+    """
+    if method != "mann":
+        raise ValueError(f"there is no benchmark of {method!r}; known: mann")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    print(bench_mann(pick_device(device), repetitions, compile))
+
+
 def _with_runs(experiment: Experiment) -> Experiment:
     if experiment.drawn_from is None:
         return experiment
@@ -161,7 +186,7 @@ def _is_complete(experiment: str, variant: str, profile: str, seed: int) -> bool
 
 def main() -> None:
     """Entry point; an error that a user can mend is one sentence, not a traceback."""
-    commands = {"list": list_experiments, "run": run, "sweep": sweep, "show": show, "verify": verify}
+    commands = {"list": list_experiments, "run": run, "sweep": sweep, "show": show, "verify": verify, "bench": bench}
     try:
         tyro.extras.subcommand_cli_from_dict(commands, prog="python -m lib")
     except (ValueError, DataError, LedgerError, CheckpointError, NonFiniteLoss) as error:

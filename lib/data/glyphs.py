@@ -109,6 +109,11 @@ def rotated_similarity(skeletons: Bool[np.ndarray, "n size size"]) -> Float32[np
     """
     count = len(skeletons)
     near = _dilate(skeletons, TOLERANCE)
+    used = np.flatnonzero(skeletons.any((0, 1)) | skeletons.any((0, 2)))
+    margin = min(
+        used[0], skeletons.shape[1] - 1 - used[-1]
+    )  # the centred square that holds all strokes, however turned
+    skeletons, near = (images[:, margin : -margin or None, margin : -margin or None] for images in (skeletons, near))
     ink = skeletons.sum((1, 2)).astype(np.float32)
     strokes = skeletons.reshape(count, -1).astype(np.float32)
     places = near.reshape(count, -1).astype(np.float32)
@@ -149,12 +154,13 @@ def redraw(
 
 def _has_dots(skeletons: np.ndarray) -> np.ndarray:
     """Which of bool (n, size, size) have ink with nothing around it: dots, which the tasks' downscaling would lose."""
-    around = {}
+    size = skeletons.shape[1]
+    ink_within = []
     for reach in (1, 2):
         padded = np.pad(skeletons, ((0, 0), (reach, reach), (reach, reach))).astype(np.uint8)
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * reach + 1,) * 2, axis=(1, 2))
-        around[reach] = windows.sum((3, 4), dtype=np.uint8)
-    return (skeletons & (around[1] == around[2])).any((1, 2))
+        columns = sum(padded[:, shift : size + shift] for shift in range(2 * reach + 1))
+        ink_within.append(sum(columns[:, :, shift : size + shift] for shift in range(2 * reach + 1)))
+    return (skeletons & (ink_within[0] == ink_within[1])).any((1, 2))
 
 
 def _dilate(images: np.ndarray, radius: int) -> np.ndarray:
@@ -175,7 +181,7 @@ def _density(skeleton: np.ndarray, pen: int) -> np.ndarray:
     return ink
 
 
-def _smooth_field(rng: np.random.Generator, count: int, size: int, knots: int, amount: float) -> np.ndarray:
+def _smooth_field(rng: np.random.Generator, count: int, size: int, knots: int, amount: int) -> np.ndarray:
     """Random smooth displacements, float64 (count, size, size): cubic B-splines with knots x knots pieces."""
     position = np.arange(size) * (knots / size)
     piece = position.astype(np.int64)

@@ -46,12 +46,12 @@ class _Edges(BasePen):
         self.last = point
 
     def _bezier(self, *controls):
-        points = np.array([self.last, *controls], float)
-        for step in range(1, CURVE_STEPS + 1):
-            level, t = points, step / CURVE_STEPS
-            while len(level) > 1:  # de Casteljau
-                level = level[:-1] * (1 - t) + level[1:] * t
-            self._lineTo(tuple(level[0]))
+        level = np.array([self.last, *controls], float)[:, None]
+        t = np.arange(1, CURVE_STEPS + 1)[:, None] / CURVE_STEPS
+        while len(level) > 1:  # de Casteljau, for all t at once
+            level = level[:-1] * (1 - t) + level[1:] * t
+        for point in level[0].tolist():
+            self._lineTo(point)
 
     def _qCurveToOne(self, control, point):
         self._bezier(control, point)
@@ -71,7 +71,7 @@ def outline(font: str, code_point: int) -> Float64[np.ndarray, "edges 4"]:
     return np.array(pen.edges, float).reshape(-1, 4)
 
 
-def fill(edges: Float64[np.ndarray, "edges 4"], size: int, box: float) -> Bool[np.ndarray, "size size"]:
+def fill(edges: Float64[np.ndarray, "edges 4"], size: int, box: int) -> Bool[np.ndarray, "size size"]:
     """Fill an outline (nonzero winding rule): bool (size, size), its longer side scaled to `box` pixels, centred.
 
     Raises ValueError if there is no outline.

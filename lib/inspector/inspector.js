@@ -46,27 +46,34 @@ function unpack(payload) {
   const readMass = sums(read, R), writeMass = sums(write, W);
   const writer = []; // for each step and slot: the last step that wrote into it, or -1
   for (let t = 0; t < T; t++) {
-    writer.push(range(N).map((slot) => (W && writeMass[t][slot] >= payload.write_threshold ? t : t ? writer[t - 1][slot] : -1)));
+    const enough = Math.max((payload.written * writeMass[t].reduce((a, b) => a + b, 0)) / N, 1e-9);
+    writer.push(writeMass[t].map((mass, slot) => (mass >= enough ? t : t ? writer[t - 1][slot] : -1)));
   }
   const answers = range(T).map((t) => {
     const row = arrays.probabilities.subarray(t * C, (t + 1) * C);
     return row.indexOf(Math.max(...row));
   });
   const share = (t, slot) => (R ? (readMass[t][slot] * N) / R : 0); // 1 if all slots are read alike
-  const sizes = (arrays.memory ?? new Float64Array(1)).map(Math.abs).sort();
+  const most = (values, part) => Float64Array.from(values).sort()[Math.floor(part * values.length)]; // but for outliers
+  const readings = range(T).flatMap((t) => range(N).map((slot) => (writer[t][slot] === t ? 0 : share(t, slot))));
+  const cell = (t, slot, column) => arrays.memory[(t * N + slot) * M + column];
+  const mean = range(N ? T : 0).map((t) => range(M).map((j) => range(N).reduce((sum, slot) => sum + cell(t, slot, j), 0) / N));
+  const fromMean = (t, slot, column) => cell(t, slot, column) - mean[t][column];
+  const scaleOf = (view) => most(range(N * T * M).map((k) => Math.abs(view(Math.floor(k / (N * M)), Math.floor(k / M) % N, k % M))), 0.99) || 1;
   return {
     ...payload, ...arrays, T, C, S, N, M, R, W, read, write, readMass, writeMass, writer, answers, share,
-    cell: (t, slot, column) => arrays.memory[(t * N + slot) * M + column],
+    cell, views: N ? [{ value: cell, scale: scaleOf(cell) }, { value: fromMean, scale: scaleOf(fromMean) }] : [],
     used: (t, slot) => arrays.usage[t * N + slot],
     least: (t, slot) => arrays.least_used[t * N + slot],
     right: (t) => answers[t] === arrays.labels[t],
     wrote: (t, slot) => writer[t][slot] === t,
-    memoryScale: sizes[Math.floor(0.99 * sizes.length)] || 1,
-    shareScale: largest(range(T).flatMap((t) => range(N).map((slot) => (writer[t][slot] === t ? 1 : share(t, slot))))),
+    shareScale: Math.max(most(readings, 0.995), 1.01),
     writeScale: largest(writeMass.flat()),
-    // What is written in a step is like the key that it is read with, so its own new slots say nothing of the past.
+    // The most read slot of each of `count` images. A step's own new slots hold the very keys that it reads with: they
+    // say nothing of the past and are left out.
     mostRead: (t, count) => range(R ? N : 0).filter((slot) => writer[t][slot] >= 0 && writer[t][slot] < t)
-      .sort((a, b) => readMass[t][b] - readMass[t][a]).slice(0, count),
+      .sort((a, b) => readMass[t][b] - readMass[t][a])
+      .filter((slot, place, all) => all.findIndex((other) => writer[t][other] === writer[t][slot]) === place).slice(0, count),
     mostWritten: (t) => range(N).filter((slot) => writer[t][slot] === t).sort((a, b) => writeMass[t][b] - writeMass[t][a]),
   };
 }
@@ -120,7 +127,7 @@ function dot(context, x, y) {
 export function mount(el, payload, { step = 0, slot = null, onChange = () => {} } = {}) {
   const trace = unpack(payload);
   const { T, C, S, N, M, R, W, labels } = trace;
-  const state = { step: clamp(step, 0, T - 1), slot: slot !== null && slot < N ? slot : null, row: slot ?? 0, column: 0, pointing: false };
+  const state = { step: 0, slot: null, row: slot ?? 0, column: 0, pointing: false }; // row and column: the cell to read
   const colours = {};
   let timer = null, layout = null;
 
@@ -159,18 +166,21 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
     `Memory of ${N} slots by ${M} columns, then weights and usage. Arrow keys move to a cell and read its value, Enter picks its slot.` });
   const episode = node("canvas", { class: "mi-episode", role: "img", "aria-label":
     "Which slot was written and read at which step. With the keyboard, the slider and the memory tell the same." });
+  const minus = node("input", { type: "checkbox", onchange: () => draw() });
   const gridTitle = node("figcaption", { class: "mi-label" });
   const board = node("div", { class: "mi-board" }, node("figure", {}, gridTitle, grid),
     node("figure", {}, node("figcaption", { class: "mi-label" }, "The whole episode: slot by step"), episode));
   const reading = node("output", { class: "mi-reading" }, "Point at a cell, or use the arrow keys in the memory, to read its exact value.");
   const legend = node("div", { class: "mi-legend" });
+  const choice = node("label", { class: "mi-choice" }, minus, "Colour how each slot differs from the mean slot");
   const life = node("div", { class: "mi-cards" });
+  const content = node("canvas", { role: "img" });
   const root = node("div", {
     class: "mi tex2jax_ignore mathjax_ignore", role: "group", tabindex: -1, "data-lm-suppress-shortcuts": "true",
     "aria-label": `Memory inspector: ${trace.title}`,
   }, node("p", { class: "mi-title" }, trace.title), node("p", { class: "mi-note" }, trace.note),
   node("div", { class: "mi-controls" }, play, slider, clock), strip, story, now,
-  ...(N ? [board, reading, legend, life] : [node("p", { class: "mi-note" }, "This learner has no memory to show.")]));
+  ...(N ? [board, reading, choice, legend, life] : [node("p", { class: "mi-note" }, "This learner has no memory to show.")]));
   el.replaceChildren(root);
 
   // ---- What is said about the step and the slot -----------------------------------------------------------------
@@ -186,8 +196,8 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
     return [
       `t = ${t}: the ${ordinal(trace.instance[t])} image of class ${labels[t]}.`,
       `The network answers ${answer} (${percent(trace.probabilities[t * C + answer])}), ${trace.right(t) ? "right" : `wrong: it is ${labels[t]}`}.`,
-      top !== undefined && `Of what it wrote before, it reads slot ${top} most (${times(t, top)} an even share), ` +
-        `written at t = ${trace.writer[t][top]} with an image of class ${labels[trace.writer[t][top]]}.`,
+      top !== undefined && `Of the images it wrote before, it reads that of t = ${trace.writer[t][top]} most ` +
+        `(class ${labels[trace.writer[t][top]]}, in slot ${top}, ${times(t, top)} an even share).`,
       W && (written.length ? `It writes to slot${written.length > 1 ? "s" : ""} ${written.join(", ")}.` : "It writes to no slot in particular."),
     ].filter(Boolean).join(" ");
   }
@@ -210,35 +220,44 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
         node("p", { class: "mi-verdict" }, verdict(t), trace.right(t) ? ` right: ${answer}` : ` wrong: ${answer}, it is ${labels[t]}`), ...bars));
     if (!N) return;
     now.append(node("div", { class: "mi-card mi-wide" },
-      ...(R ? [label("● Reads most, of what it wrote before", "mi-is-read"), items(reads, "nothing yet", "mi-rows")] : []),
+      ...(R ? [label("● Reads most, of the images before", "mi-is-read"), items(reads, "nothing yet", "mi-rows")] : []),
       ...(W ? [label("▸ Writes to", "mi-is-write"), items(writes, "no slot in particular")] : [])));
   }
 
-  function drawSlot() {
+  function listSlot() {
     const i = state.slot;
     if (i === null) {
-      life.replaceChildren(node("p", { class: "mi-note" }, "Pick a slot (click its row, or press Enter on it) to see when it was written, by which image, and when it was read."));
+      life.replaceChildren(node("p", { class: "mi-note" },
+        "Pick a slot (click its row, or press Enter on it) to see when it was written, by which image, and when it was read."));
       return;
     }
     const written = range(T).filter((t) => trace.wrote(t, i));
     const later = range(T).filter((t) => trace.writer[t][i] >= 0 && !trace.wrote(t, i)).sort((a, b) => trace.share(b, i) - trace.share(a, i));
-    const canvas = node("canvas", { role: "img", "aria-label": `The content of slot ${i} at each step` });
+    content.setAttribute("aria-label", `The content of slot ${i} at each step`);
     life.replaceChildren(
-      node("div", { class: "mi-card mi-full" }, label(`Slot ${i}: its content over the episode`), canvas),
+      node("div", { class: "mi-card mi-full" }, label(`Slot ${i}: its content over the episode`), content),
       node("div", { class: "mi-card" }, label(`▸ Slot ${i} was written`, "mi-is-write"), items(written.map((t) =>
         button({ step: t }, ...image(t), node("span", {}, ...told(t)), node("span", {}, `weight ${number(trace.writeMass[t][i], 2)}`))), "never")),
       ...(R ? [node("div", { class: "mi-card" }, label("● and later read most", "mi-is-read"), items(later.slice(0, 6).map((t) =>
         button({ step: t }, ...image(t), verdict(t), node("span", {}, times(t, i)))), "never"))] : []));
-    const width = canvas.parentElement.clientWidth - 24, cell = width / T, height = clamp(2 * M, 30, 80);
-    const context = prepare(canvas, width, height + 14);
-    heatMap(context, M, T, (column, t) => memoryColour(trace.cell(t, i, column)), 0, 12, width, height);
+  }
+
+  function drawSlot() {
+    if (state.slot === null) return;
+    const width = content.parentElement.clientWidth - 24, cell = width / T, height = clamp(2 * M, 30, 80);
+    const context = prepare(content, width, height + 14);
+    heatMap(context, M, T, (j, t) => memoryColour(t, state.slot, j), 0, 12, width, height);
     context.fillStyle = css(colours.write);
-    for (const t of written) triangle(context, (t + 0.5) * cell, 10, { down: true });
+    for (const t of range(T).filter((t) => trace.wrote(t, state.slot))) triangle(context, (t + 0.5) * cell, 10, { down: true });
     frame(context, clamp(state.step * cell, 1, width - cell - 1), 12, cell, height);
   }
 
   // ---- The memory and the episode, on canvas --------------------------------------------------------------------
-  const memoryColour = (value) => mix(colours.zero, value < 0 ? colours.minus : colours.plus, Math.abs(value) / trace.memoryScale);
+  const view = () => trace.views[minus.checked ? 1 : 0];
+  const memoryColour = (t, i, j) => {
+    const value = view().value(t, i, j);
+    return mix(colours.zero, value < 0 ? colours.minus : colours.plus, Math.abs(value) / view().scale);
+  };
   const frame = (context, x, y, width, height, colour = colours.text) => {
     context.strokeStyle = css(colour);
     context.lineWidth = 1.5;
@@ -247,15 +266,15 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
 
   /** What stands side by side in the grid: the memory, the weights of each head, usage, the least used slots. */
   function tracks() {
-    const t = state.step, weights = (name, heads, one) => {
+    const t = state.step, weights = (name, heads, one, from) => { // coloured from `from` to the largest of the step
       const scale = largest(range(N * heads).map((k) => one(t, Math.floor(k / heads), k % heads)));
       return { name, count: heads, scale, width: Math.max(heads * (layout?.roomy ? 9 : 6.5), 28), value: (i, h) => one(t, i, h),
-        colour: (i, h) => mix(colours.empty, colours[name], one(t, i, h) / scale), says: (h) => `${name} head ${h}` };
+        colour: (i, h) => mix(colours.empty, colours[name], (one(t, i, h) - from) / (scale - from || 1)), says: (h) => `${name} head ${h}` };
     };
     return [
-      { name: "memory", count: M, value: (i, j) => trace.cell(t, i, j), colour: (i, j) => memoryColour(trace.cell(t, i, j)), says: (j) => `memory column ${j}` },
-      R && weights("read", R, trace.read),
-      W && weights("write", W, trace.write),
+      { name: "memory", count: M, value: (i, j) => trace.cell(t, i, j), colour: (i, j) => memoryColour(t, i, j), says: (j) => `memory column ${j}` },
+      R && weights("read", R, trace.read, 1 / N),
+      W && weights("write", W, trace.write, 0),
       trace.usage && { name: "usage", count: 1, width: 34, scale: largest(range(N).map((i) => trace.used(t, i))), value: (i) => trace.used(t, i), says: () => "usage" },
       trace.least_used && { name: "next", count: 1, width: 24, value: (i) => trace.least(t, i), says: () => "least used (1: written next)" },
     ].filter(Boolean);
@@ -318,7 +337,7 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
     const context = prepare(episode, left + width + 8, top + height + 4), middle = (at) => left + (at + 0.5) * cell;
     heatMap(context, N, T, (i, at) => (trace.wrote(at, i)
       ? mix(colours.empty, colours.write, 0.35 + (0.65 * trace.writeMass[at][i]) / trace.writeScale)
-      : mix(colours.empty, colours.read, (trace.share(at, i) - 1) / (trace.shareScale - 1 || 1))), left, top, width, height);
+      : mix(colours.empty, colours.read, (trace.share(at, i) - 1) / (trace.shareScale - 1))), left, top, width, height);
     for (let at = 0; at < T; at++) { // the classes; those like the present one stand out
       const same = labels[at] === labels[t];
       context.globalAlpha = same ? 1 : 0.35;
@@ -348,16 +367,16 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
   function drawLegend() {
     const scales = Object.fromEntries(layout.tracks.map(({ name, scale }) => [name, scale && number(scale, 3)]));
     const key = (kind, text) => node("span", {}, node("span", { class: `mi-swatch mi-swatch-${kind}`, "aria-hidden": "true" }), text);
-    const most = number(trace.memoryScale, 2);
+    const most = number(view().scale, 2);
     gridTitle.textContent = `The memory after t = ${state.step}: ${N} slots of ${M} numbers`;
     legend.replaceChildren(...[
-      key("memory", `memory −${most} to ${most}, and beyond`),
-      R && key("read", `● read 0 to ${scales.read}; an even share is ${number(1 / N, 3)}`),
+      key("memory", `memory${minus.checked ? " minus the mean slot" : ""}, −${most} to ${most} and beyond`),
+      R && key("read", `● read, from an even share, ${number(1 / N, 3)}, to ${scales.read}`),
       W && key("write", `▸ write 0 to ${scales.write}`),
       trace.usage && key("usage", `usage 0 to ${scales.usage}`),
       trace.least_used && node("span", {}, "next ▸ least used, written next"),
       R && node("span", {}, "whole episode: ", node("span", { class: "mi-is-write" }, "written"), ", or ", node("span", { class: "mi-is-read" }, "read"),
-        ` more than an even share, up to ${number(trace.shareScale, 3)} ×`),
+        ` more than an even share, to ${number(trace.shareScale, 3)} × and beyond`),
     ].filter(Boolean));
   }
 
@@ -385,10 +404,11 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
     drawGrid();
     readCell();
   });
-  grid.addEventListener("pointerleave", () => { state.pointing = false; drawGrid(); });
-  grid.addEventListener("click", (event) => { const { row } = place(event); if (row !== null) show({ slot: row }); });
+  const leave = () => { state.pointing = false; drawGrid(); };
+  grid.addEventListener("pointerleave", leave);
+  grid.addEventListener("blur", leave);
   grid.addEventListener("focus", () => { drawGrid(); readCell(); });
-  grid.addEventListener("blur", () => drawGrid());
+  grid.addEventListener("click", (event) => { const { row } = place(event); if (row !== null) show({ slot: row }); });
   episode.addEventListener("pointermove", (event) => {
     const { x, row } = place(event), t = stepAt(x);
     if (row === null) return;
@@ -442,9 +462,8 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
     drawSlot();
   }
 
-  function update() {
-    const t = state.step;
-    Object.assign(root.dataset, { step: t, slot: state.slot ?? "" });
+  function toStep(t) {
+    root.dataset.step = state.step = t;
     slider.value = t;
     slider.setAttribute("aria-valuetext", `${t} of ${T - 1}, class ${labels[t]}, answered ${trace.right(t) ? "right" : "wrong"}`);
     clock.textContent = `t = ${t} of ${T - 1}`;
@@ -456,15 +475,22 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
       element.setAttribute("aria-current", at === t ? "step" : "false");
     });
     drawNow();
-    draw();
   }
 
-  function show(change) {
-    const next = { step: state.step, slot: state.slot, ...change };
-    next.step = clamp(next.step, 0, T - 1);
-    if (next.step === state.step && next.slot === state.slot) return;
-    Object.assign(state, next);
-    update();
+  function toSlot(slot) {
+    state.slot = slot;
+    root.dataset.slot = slot ?? "";
+    listSlot();
+  }
+
+  function show({ step = state.step, slot = state.slot }) {
+    const t = clamp(step, 0, T - 1), stays = t === state.step;
+    if (stays && slot === state.slot) return;
+    const within = root.contains(document.activeElement);
+    if (!stays) toStep(t);
+    if (slot !== state.slot) toSlot(slot);
+    draw();
+    if (within && !root.contains(document.activeElement)) root.focus({ preventScroll: true }); // what had it is gone
     onChange({ step: state.step, slot: state.slot });
   }
 
@@ -481,8 +507,9 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
   for (const page of [document.documentElement, document.body]) themes.observe(page, { attributeFilter });
   system.addEventListener("change", retheme);
   playing(false);
+  toStep(clamp(step, 0, T - 1));
+  toSlot(slot !== null && slot < N ? slot : null);
   retheme();
-  update();
   resizes.observe(root);
   return {
     show,

@@ -128,7 +128,7 @@ class Laboratory:
         self.after = intervene(*self._episode, interventions, **self._about)
         self.interventions = tuple(interventions)
         self.comparison = compare(self.before, self.after)
-        self.inspector.show(self.after, slot=self.inspector.slot)
+        self.inspector.show(self.after)
         self._report.value = self._comparison_html()
         return self.comparison
 

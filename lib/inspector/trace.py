@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from lib.data.store import DataError, write_atomically
+from lib.atomic import write_atomically
 
 FORMAT = "memory-trace"
 VERSION = 1
+WRITTEN = 2.0  # a slot counts as written in a step from this many times the mean write weight of that step's slots
 
 # How each array is stored; a signed or 16-bit integer of a real-valued array is multiplied by the array's own scale.
 STORED = {
@@ -128,21 +129,17 @@ class Trace:
         """bool (T,): whether the answer is the label."""
         return self.answers == self.labels
 
-    @property
-    def write_threshold(self) -> float:
-        """A slot counts as written if its write weights sum to this over the heads: 0.1, or twice an even share."""
-        if self.write_weights is None:
-            return 0.1
-        heads, slots = self.write_weights.shape[1:]
-        return max(0.1, 2 * heads / slots)
-
     def written(self, slot: int) -> list[tuple[int, float]]:
-        """(step, write weight summed over the heads) of each write into `slot`. Raises ValueError if it is unknown."""
+        """(step, write weight summed over the heads) of each write into `slot`: where it is `WRITTEN` times the mean.
+
+        Raises ValueError if there is no such slot.
+        """
         check_slot(slot, self.slots)
         if self.write_weights is None:
             return []
-        mass = self.write_weights[:, :, slot].sum(1)
-        return [(int(step), float(mass[step])) for step in np.flatnonzero(mass >= self.write_threshold)]
+        mass = self.write_weights.sum(1)
+        steps = np.flatnonzero((mass[:, slot] >= WRITTEN * mass.mean(1)) & (mass[:, slot] > 0))
+        return [(int(step), float(mass[step, slot])) for step in steps]
 
     def accuracy_by_instance(self, last: int = 10) -> dict[int, float]:
         """Share of right answers at the steps of each instance number from 1 to `last`, if there are such steps."""
@@ -171,7 +168,7 @@ class Trace:
             "title": self.title,
             "note": self.note,
             "label_delay": self.label_delay,
-            "write_threshold": self.write_threshold,
+            "written": WRITTEN,
             "sha256": digest.hexdigest(),
             "arrays": arrays,
         }
@@ -207,8 +204,8 @@ class Trace:
         content = json.dumps(self.to_json(), indent=1).encode()
         try:
             write_atomically(path, lambda file: file.write(content))
-        except DataError as error:
-            raise TraceError(f"The trace {path} cannot be written: {error.__cause__}.") from error
+        except OSError as error:
+            raise TraceError(f"The trace {path} cannot be written: {error.strerror or error}.") from error
         return path
 
     @classmethod

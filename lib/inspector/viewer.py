@@ -8,7 +8,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-from lib.data.store import DataError, write_atomically
+from lib.atomic import write_atomically
 from lib.inspector.trace import Trace, TraceError, check_slot
 
 FOLDER = Path(__file__).parent
@@ -34,10 +34,10 @@ class Inspector(anywidget.AnyWidget):
         self._shown = trace
         super().__init__(trace=trace.to_json(), step=step, slot=slot, **traits)
 
-    def show(self, trace: Trace, *, step: int | None = None, slot: int | None = None) -> None:
+    def show(self, trace: Trace) -> None:
         """Show another trace, at the present step and slot where it has them."""
-        step = min(self.step, trace.steps - 1) if step is None else step
-        _check(trace, step, slot)
+        step = min(self.step, trace.steps - 1)
+        slot = self.slot if self.slot is not None and self.slot < trace.slots else None
         self._shown = trace
         with self.hold_sync():
             self.trace, self.step, self.slot = trace.to_json(), step, slot
@@ -82,8 +82,8 @@ class Inspector(anywidget.AnyWidget):
         )
         try:
             write_atomically(path, lambda file: file.write(page.encode()))
-        except DataError as error:
-            raise TraceError(f"The page {path} cannot be written: {error.__cause__}.") from error
+        except OSError as error:
+            raise TraceError(f"The page {path} cannot be written: {error.strerror or error}.") from error
         return path
 
 
