@@ -39,7 +39,6 @@ SCRIPTS: tuple[tuple[str, tuple[tuple[int, int], ...]], ...] = (
     ("Old Italic", ((0x10300, 0x10323),)),
     ("Georgian", ((0x10A0, 0x10FF),)),
     ("Lao", ((0xE81, 0xEDD),)),
-    ("Lisu", ((0xA4D0, 0xA4F7),)),
     ("N'Ko", ((0x7C0, 0x7EA),)),
     ("Tifinagh", ((0x2D30, 0x2D65),)),
 )
@@ -110,9 +109,8 @@ def rotated_similarity(skeletons: Bool[np.ndarray, "n size size"]) -> Float32[np
     count = len(skeletons)
     near = _dilate(skeletons, TOLERANCE)
     used = np.flatnonzero(skeletons.any((0, 1)) | skeletons.any((0, 2)))
-    margin = min(
-        used[0], skeletons.shape[1] - 1 - used[-1]
-    )  # the centred square that holds all strokes, however turned
+    # Only the centred square that holds all strokes, however turned, is compared.
+    margin = min(used[0], skeletons.shape[1] - 1 - used[-1])
     skeletons, near = (images[:, margin : -margin or None, margin : -margin or None] for images in (skeletons, near))
     ink = skeletons.sum((1, 2)).astype(np.float32)
     strokes = skeletons.reshape(count, -1).astype(np.float32)

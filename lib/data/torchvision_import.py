@@ -8,10 +8,9 @@ utilities and models work; the operators themselves do not.
 import importlib
 import sys
 from types import ModuleType
+from typing import Any
 
-import torch
-
-_declared: list[torch.library.Library] = []  # an operator lives as long as the library object that declared it
+_declared: list[Any] = []  # torch.library.Library: an operator lives as long as the library object that declared it
 
 
 def import_torchvision() -> ModuleType:
@@ -31,6 +30,8 @@ def import_torchvision() -> ModuleType:
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
         del sys.modules[name]  # what the failed import left half done
     if not _declared:
+        import torch
+
         library = torch.library.Library("torchvision", "DEF")
         _declared.append(library)
         for operator in ("nms", "qnms"):

@@ -57,7 +57,7 @@ def config(variant: str, profile: str) -> OmniglotConfig:
     if profile == "paper":
         return paper
     if profile == "short":
-        return replace(paper, training=replace(paper.training, updates=4_000, validate_every=2_000), test_batches=30)
+        return replace(paper, training=replace(paper.training, updates=5_000, validate_every=2_500), test_batches=30)
     training = replace(
         paper.training, updates=20, log_every=10, validate_every=20, validation_batches=1, checkpoint_every=10
     )

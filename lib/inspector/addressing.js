@@ -91,7 +91,8 @@ export function mount(el, start, { onChange = () => {} } = {}) {
     const { slot, memory, usage } = writeKey(state);
     change({ memory, usage }, `The key was written into slot ${slot}. `);
   } });
-  const reset = node("button", { type: "button", onclick: () => change({ ...start, turn: degrees(start.key) }, "All is as at the start. ") }, "Reset");
+  const restart = () => change({ ...start, turn: degrees(start.key) }, "All is as at the start. ");
+  const reset = node("button", { type: "button", onclick: restart }, "Reset");
 
   const rings = shape("g", { class: "ca-rings" }), arrows = shape("g"), marks = shape("g");
   const keyLine = shape("line", { class: "ca-key-line", x1: 0, y1: 0 });
@@ -110,7 +111,8 @@ export function mount(el, start, { onChange = () => {} } = {}) {
   node("div", { class: "ca-controls" }, turn.row, stretch.row, sharpen.row),
   node("div", { class: "ca-board" }, node("figure", {}, plane, node("figcaption", {},
     node("span", { class: "ca-is-slot" }, "● slots, as thick as they are read"), node("span", { class: "ca-is-key" }, "■ k, the key: drag it"),
-    node("span", { class: "ca-is-read" }, "◆ r, what is read"))), node("div", { class: "ca-side" }, table, story, node("div", { class: "ca-buttons" }, write, reset))));
+    node("span", { class: "ca-is-read" }, "◇ r, what is read"))),
+  node("div", { class: "ca-side" }, table, story, node("div", { class: "ca-buttons" }, write, reset))));
   el.replaceChildren(root);
 
   // ---- Drawing --------------------------------------------------------------------------------------------------
@@ -124,13 +126,12 @@ export function mount(el, start, { onChange = () => {} } = {}) {
     rings.replaceChildren(shape("path", { d: `M${-HALF} 0H${HALF}M0 ${-HALF}V${HALF}` }),
       ...[...Array(Math.floor(reach())).keys()].flatMap((n) => [shape("circle", { r: (n + 1) * unit }),
         shape("text", { x: (n + 1) * unit + 3, y: 12 }, String(n + 1))]));
-    const tips = state.memory.map(place);
-    arrows.replaceChildren(...tips.map((tip, i) => line("ca-slot-line", tip, (1 + 14 * weights[i]).toFixed(2))));
+    const tips = state.memory.map(place), reading = place(read);
+    arrows.replaceChildren(...tips.map((tip, i) => line("ca-slot-line", tip, (1 + 14 * weights[i]).toFixed(2))), line("ca-read-line", reading, 2));
     marks.replaceChildren(...tips.map(([x, y], i) => {
       const hidden = tips.slice(0, i).filter(([u, v]) => Math.hypot(x - u, y - v) < 12).length; // beside each other, not on top
       return shape("g", at([x - 17 * hidden, y]), shape("circle", { class: "ca-slot", r: 9 }), shape("text", { class: "ca-on" }, String(i)));
-    }), line("ca-read-line", place(read), 2), shape("g", at(place(read)), shape("path", { class: "ca-read", d: "M0-12L12 0 0 12-12 0z" }),
-      shape("text", { class: "ca-on" }, "r")));
+    }), shape("g", at(reading), shape("path", { class: "ca-read", d: "M0-15L15 0 0 15-15 0z" }), shape("text", { class: "ca-r", x: 11, y: -9 }, "r")));
     const [x, y] = place(state.key), text = `angle ${fixed(state.turn, 0)}°, length ${fixed(norm(state.key), 2)}`;
     keyLine.setAttribute("x2", x);
     keyLine.setAttribute("y2", y);
@@ -140,13 +141,14 @@ export function mount(el, start, { onChange = () => {} } = {}) {
   }
 
   function drawRows({ similarity, weights }) {
-    const least = leastUsed(state.usage), best = similarity.indexOf(Math.max(...similarity));
+    const least = leastUsed(state.usage), best = similarity.findIndex((value) => value && value === Math.max(...similarity));
+    const cell = (...content) => node("td", {}, ...content);
     rows.replaceChildren(...state.memory.map((slot, i) => {
       const bar = node("span", { class: "ca-bar", "aria-hidden": "true" }, node("span"));
       bar.firstChild.style.width = `${100 * weights[i]}%`;
-      return node("tr", similarity[best] && i === best ? { class: "ca-best" } : {}, node("th", { scope: "row" }, String(i)), node("td", {}, pair(slot)),
-        node("td", {}, fixed(similarity[i], 3)), node("td", {}, bar, node("span", { class: "ca-weight" }, fixed(weights[i], 3))),
-        node("td", {}, fixed(state.usage[i], 2), ...(i === least ? [node("span", { class: "ca-least" }, " least")] : [])));
+      return node("tr", i === best ? { class: "ca-best" } : {}, node("th", { scope: "row" }, String(i)), cell(pair(slot)),
+        cell(fixed(similarity[i], 3)), cell(node("div", { class: "ca-weight" }, bar, fixed(weights[i], 3))),
+        cell(...(i === least ? [node("span", { class: "ca-least" }, "least ")] : []), fixed(state.usage[i], 2)));
     }));
   }
 

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import traitlets
 
-from lib.inspector.viewer import widget_bundle
 from lib.memory import addressing
 
 FOLDER = Path(__file__).parent
@@ -29,7 +28,7 @@ MAX_SHARPNESS = 20.0
 
 
 class AddressingWidget(anywidget.AnyWidget):
-    """Shows a two-dimensional memory: put it last in a cell. Its traits follow what the reader does, and lead it when set.
+    """Shows a two-dimensional memory: put it last in a cell. Its traits follow the reader, and lead the view when set.
 
     memory: (N, 2), 1 to 12 slots, a default if None; key: (2,); sharpness: β, 0 to 20, 1 in MANN; usage: (N,), not
     negative, by default that of slots filled one after the other, the lowest first; decay: γ, 0 to 1.
@@ -78,16 +77,19 @@ class AddressingWidget(anywidget.AnyWidget):
             **traits,
         )
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The widget for a live notebook, the static page for the rendered book, one line for everything else."""
-        return widget_bundle(self, self.static_html(), self.summary())
+        data, metadata = super()._repr_mimebundle_(**kwargs)
+        data["text/html"] = self.static_html()
+        data["text/plain"] = self.summary()
+        return data, metadata
 
     def static_html(self) -> str:
-        """HTML to put into a page: style, module and the present state are in it, and it asks no server for anything."""
+        """HTML to put into a page: style, module and present state are in it, and it asks no server for anything."""
         state = {name: getattr(self, name) for name in ("memory", "usage", "key", "sharpness", "decay")}
         return (
             f"<style>{STYLE.read_text(encoding='utf-8')}</style>\n"
-            f'<div class="ca-place"><p>{html.escape(self.summary())} It is drawn here where JavaScript runs.</p></div>\n'
+            f'<div class="ca-place"><p>{html.escape(self.summary())} Drawn here where JavaScript runs.</p></div>\n'
             f'<script type="application/json" class="ca-state">{json.dumps(state)}</script>\n'
             f'<script type="module">\n{MODULE.read_text(encoding="utf-8")}\nmountAll();\n</script>'
         )
@@ -96,12 +98,12 @@ class AddressingWidget(anywidget.AnyWidget):
         """What is read with the present key, in words."""
         similarity, weights, read = look_up(self.memory, self.key, self.sharpness)
         if not any(similarity):
-            return f"The key is like no slot: all {len(weights)} are read alike, weight {weights[0]:.3f} each."
+            return f"The key is like no slot: all {len(weights)} are read alike, weight {_fixed(weights[0], 3)} each."
         best = int(similarity.argmax())
         return (
-            f"Slot {best} is most like the key: cosine {similarity[best]:.3f}, weight {weights[best]:.3f}. "
-            f"The read vector is ({read[0]:.2f}, {read[1]:.2f})."
-        ).replace("-", "−")
+            f"Slot {best} is most like the key: cosine {_fixed(similarity[best], 3)}, "
+            f"weight {_fixed(weights[best], 3)}. The read vector is ({_fixed(read[0], 2)}, {_fixed(read[1], 2)})."
+        )
 
 
 def look_up(
@@ -119,3 +121,8 @@ def default_usage(memory: np.ndarray, decay: float) -> np.ndarray:
     filled = memory.any(axis=1)
     age = filled.sum() - filled.cumsum()
     return np.where(filled, decay ** age.astype(np.float64), 0.0)
+
+
+def _fixed(value: float, digits: int) -> str:
+    """A number with a minus sign as in print, and no minus before zero: the module in the page writes it so, too."""
+    return f"{round(float(value), digits) + 0.0:.{digits}f}".replace("-", "−")
