@@ -19,16 +19,16 @@ const PAGE = `
   <div class="mi-cards mi-now"></div>
   <div class="mi-memory">
     <div class="mi-board">
-      <figure>
-        <figcaption class="mi-label"></figcaption>
+      <div>
+        <p class="mi-label"></p>
         <canvas class="mi-grid" tabindex="0" role="application"
           aria-label="Memory, weights and usage. Arrow keys move to a cell and read its value, Enter picks its slot."></canvas>
-      </figure>
-      <figure>
-        <figcaption class="mi-label">The whole episode: slot by step</figcaption>
+      </div>
+      <div>
+        <p class="mi-label">The whole episode: slot by step</p>
         <canvas class="mi-episode" role="img"
           aria-label="Which slot was written and read at which step. By keyboard, the slider and the memory tell it."></canvas>
-      </figure>
+      </div>
     </div>
     <output class="mi-reading">Point at a cell, or use the arrow keys in the memory, to read its exact value.</output>
     <label class="mi-choice"><input type="checkbox"> Colour how each slot differs from the mean slot</label>
@@ -104,10 +104,15 @@ function unpack(payload) {
     wrote: (t, slot) => writer[t][slot] === t,
     shareScale: Math.max(quantile(shares, 0.995) || 0, 1.01),
     writeScale: largest(writeMass.flat()),
-    // The most read slot of each of `count` images. A step's own new slots hold the very keys that it reads with: they
-    // say nothing of the past and are left out.
-    mostRead: (t, count) => range(R ? N : 0).filter((slot) => older(t, slot)).sort((a, b) => readMass[t][b] - readMass[t][a])
-      .filter((slot, place, all) => all.findIndex((other) => writer[t][other] === writer[t][slot]) === place).slice(0, count),
+    /** The images before step t whose slots it reads most: { from: their step, slots, share: the mean over the slots }. */
+    mostRead(t, count) {
+      const images = new Map(); // a step's own new slots hold the very keys that it reads with: they are left out
+      for (const slot of range(R ? N : 0).filter((i) => older(t, i)).sort((a, b) => readMass[t][b] - readMass[t][a])) {
+        images.set(writer[t][slot], [...(images.get(writer[t][slot]) ?? []), slot]);
+      }
+      const read = [...images].map(([from, slots]) => ({ from, slots, share: sum(slots.map((i) => share(t, i))) / slots.length }));
+      return read.sort((a, b) => b.share - a.share).slice(0, count);
+    },
     mostWritten: (t) => range(N).filter((slot) => writer[t][slot] === t).sort((a, b) => writeMass[t][b] - writeMass[t][a]),
   };
 }
@@ -200,7 +205,8 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
   const items = (list, otherwise, kind = "") => node("div", { class: `mi-items ${kind}` }, ...(list.length ? list : [otherwise]));
   const label = (text, kind = "") => node("p", { class: `mi-label ${kind}` }, text);
   const card = (kind, ...children) => node("div", { class: `mi-card ${kind}` }, ...children);
-  const times = (t, i) => `${number(trace.share(t, i), 3)} ×`;
+  const times = (share) => `${number(share, 3)} ×`;
+  const slotsOf = (slots) => `slot${slots.length > 1 ? "s" : ""} ${slots.join(", ")}`;
   const image = (t) => [thumbnail(t), span(`t = ${t} `, chip(labels[t]))];
   const told = (t) => { // which label the network had just heard when it wrote at step t
     const from = t - trace.label_delay;
@@ -208,23 +214,25 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
     return from < 0 ? "told no label yet" : span("told y", node("sub", {}, String(from)), " = ", chip(labels[from]));
   };
 
+  const differs = (t) => trace.answers_before && trace.answers_before[t] !== trace.answers[t];
   const frames = range(T).map((t) => node("button", {
     type: "button", class: "mi-frame", style: { "--mi-class": classColour(labels[t]) }, onclick: () => show({ step: t }),
-    "aria-label": `step ${t}, class ${labels[t]}, answered ${trace.answers[t]}, ${trace.right(t) ? "right" : "wrong"}`,
-  }, thumbnail(t), node("span", { class: "mi-foot", "aria-hidden": "true" }, String(labels[t]), verdict(t))));
+    "aria-label": `step ${t}, class ${labels[t]}, answered ${trace.answers[t]}, ${trace.right(t) ? "right" : "wrong"}` +
+      (differs(t) ? `, before ${trace.answers_before[t]}` : ""),
+  }, thumbnail(t), differs(t) ? node("span", { class: "mi-differs", "aria-hidden": "true" }, "≠") : "", node("span", { class: "mi-foot", "aria-hidden": "true" }, String(labels[t]), verdict(t))));
   strip.append(...frames);
 
   // ---- What is said about the step and the slot -----------------------------------------------------------------
   function describe() {
     const t = state.step, answer = trace.answers[t], [top] = trace.mostRead(t, 1), written = trace.mostWritten(t).slice(0, 8);
-    const from = top === undefined ? null : trace.writer[t][top];
     return [
       `t = ${t}: the ${ordinal(trace.instance[t])} image of class ${labels[t]}.`,
       `The network answers ${answer} (${percent(trace.probability(t, answer))}),`,
       trace.right(t) ? "right." : `wrong: it is ${labels[t]}.`,
-      from !== null && `Of the images it wrote before, it reads that of t = ${from} most (class ${labels[from]},`,
-      from !== null && `in slot ${top}, ${times(t, top)} an even share).`,
-      W && (written.length ? `It writes to slot${written.length > 1 ? "s" : ""} ${written.join(", ")}.` : "It writes to no slot."),
+      differs(t) && `Without the change it answered ${trace.answers_before[t]}.`,
+      top && `Of the images it wrote before, it reads that of t = ${top.from} most, of class ${labels[top.from]}`,
+      top && `(${slotsOf(top.slots.slice(0, 8))}: ${times(top.share)} an even share).`,
+      W && `It writes to ${written.length ? slotsOf(written) : "no slot in particular"}.`,
     ].filter(Boolean).join(" ");
   }
 
@@ -237,8 +245,8 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
       return node("div", { class: "mi-bar" }, chip(c), node("span", { class: "mi-track" }, filled),
         node("span", { class: "mi-percent" }, percent(trace.probability(t, c))), span(c === labels[t] ? "◂ true" : ""));
     });
-    const reads = trace.mostRead(t, 3).map((i) => button({ slot: i }, node("b", {}, `slot ${i}`), span(times(t, i)),
-      ...image(trace.writer[t][i]), told(trace.writer[t][i])));
+    const reads = trace.mostRead(t, 3).map(({ from, slots, share }) =>
+      button({ slot: slots[0] }, ...image(from), told(from), node("b", {}, times(share)), span(slotsOf(slots.slice(0, 4)))));
     const writes = trace.mostWritten(t).slice(0, 6).map((i) =>
       button({ slot: i }, node("b", {}, `slot ${i}`), span(number(trace.writeMass[t][i], 2))));
     part(".mi-now").replaceChildren(
@@ -261,7 +269,7 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
     const writes = range(T).filter((t) => trace.wrote(t, i)).map((t) =>
       button({ step: t }, ...image(t), told(t), span(`weight ${number(trace.writeMass[t][i], 2)}`)));
     const reads = range(T).filter((t) => trace.older(t, i)).sort((a, b) => trace.share(b, i) - trace.share(a, i)).slice(0, 6)
-      .map((t) => button({ step: t }, ...image(t), verdict(t), span(times(t, i))));
+      .map((t) => button({ step: t }, ...image(t), verdict(t), span(times(trace.share(t, i)))));
     content.setAttribute("aria-label", `The content of slot ${i} at each step`);
     place.replaceChildren(
       card("mi-full", label(`Slot ${i}: its content over the episode`), content),
@@ -313,9 +321,9 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
 
   function measure() {
     const width = board.clientWidth, ratio = window.devicePixelRatio || 1, beside = width >= 600, gap = beside ? 12 : 7;
-    const snap = (size) => Math.max(Math.floor(size * ratio) / ratio, 1 / ratio); // whole device pixels look sharp
+    const snap = (size) => (size * ratio < 1 ? size : Math.floor(size * ratio) / ratio); // whole device pixels look sharp
     layout = { left: 38, top: 26, tracks: tracks(beside ? 9 : 6.5) };
-    layout.row = N > 384 ? 384 / N : snap(clamp((width > 900 ? 512 : 400) / N, 0, 18));
+    layout.row = snap(clamp((width > 900 ? 512 : 400) / N, 0, 18));
     layout.height = N * layout.row;
     const [memory, ...others] = layout.tracks, taken = sum(others.map((track) => track.width + gap)) + layout.left;
     memory.width = snap(Math.min((width * (beside ? 0.56 : 1) - taken - 1) / M, 12)) * M;
@@ -355,7 +363,7 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
       }
     }
     context.fillStyle = css(colours.read);
-    for (const i of trace.mostRead(t, 3)) dot(context, left - 6, top + (i + 0.5) * row);
+    for (const { slots } of trace.mostRead(t, 3)) for (const i of slots) dot(context, left - 6, top + (i + 0.5) * row);
     context.fillStyle = css(colours.write);
     for (const i of trace.mostWritten(t)) triangle(context, left - 9, top + (i + 0.5) * row);
     slotAxis(context, right);
@@ -385,10 +393,10 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
     }
     frame(context, left + t * cell - 1, top - 10, cell + 2, height + 11, colours.text);
     context.strokeStyle = context.fillStyle = css(colours.read);
-    for (const i of trace.mostRead(t, 3)) { // a line from the write to the present reading
-      const y = top + (i + 0.5) * row;
+    for (const { from, slots } of trace.mostRead(t, 3)) { // a line from the write to the present reading
+      const y = top + (slots[0] + 0.5) * row;
       context.beginPath();
-      context.moveTo(middle(trace.writer[t][i]), y);
+      context.moveTo(middle(from), y);
       context.lineTo(middle(t), y);
       context.stroke();
       dot(context, middle(t), y);
@@ -458,7 +466,7 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
       const { t, row } = place(event);
       if (row === null) return;
       const written = W ? [`written ${number(trace.writeMass[t][row], 3)}`] : [];
-      const read = R ? [`read ${number(trace.readMass[t][row], 3)} (${times(t, row)} an even share)`] : [];
+      const read = R ? [`read ${number(trace.readMass[t][row], 3)} (${times(trace.share(t, row))} an even share)`] : [];
       reading.textContent = `t = ${t}, slot ${row}: ${[...written, ...read].join(", ")}`;
     },
     click: (event) => show({ step: place(event).t, slot: place(event).row ?? state.slot }),

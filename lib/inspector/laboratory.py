@@ -5,7 +5,7 @@
 
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ipywidgets
@@ -121,11 +121,14 @@ class Laboratory:
         self.inspector = Inspector(self.before)
         self._report, self._message = ipywidgets.HTML(), ipywidgets.HTML()
         self.run(interventions)
+        self.inspector.step = min(self.comparison.changed, default=0)
+        self.inspector.slot = next((i.slot for i in interventions if isinstance(i, EraseSlot | FreezeSlot)), None)
         self.widget = self._controls()
 
     def run(self, interventions: Sequence[Intervention]) -> Comparison:
         """Run the episode again from its start with these interventions and show what changed."""
-        self.after = intervene(*self._episode, interventions, **self._about)
+        after = intervene(*self._episode, interventions, **self._about)
+        self.after = replace(after, answers_before=self.before.answers)
         self.interventions = tuple(interventions)
         self.comparison = compare(self.before, self.after)
         self.inspector.show(self.after)
@@ -177,9 +180,9 @@ class Laboratory:
         )
         return (
             f"<p><b>{html.escape(done[0].upper() + done[1:])}.</b> Right answers: {before.right.sum()} of "
-            f"{before.steps} without, {after.right.sum()} with; {len(result.changed)} answers are others.</p>"
-            "<div style='display: flex; flex-wrap: wrap; gap: 0 3em; align-items: start'>"
-            "<table><caption>Right, by instance</caption><thead><tr><th scope='col'>instance</th>"
+            f"{before.steps} without, {after.right.sum()} with; {len(result.changed)} answers are others (marked ≠).</p>"
+            "<div style='display: flex; flex-wrap: wrap; gap: 0 3em; align-items: start; margin-bottom: 1em'>"
+            "<table style='width: auto'><caption>Right answers</caption><thead><tr><th scope='col'>instance</th>"
             f"<th scope='col'>without</th><th scope='col'>with</th></tr></thead><tbody>{rows}</tbody></table>"
             f"<ul style='columns: 13em auto; flex: 1 1 14em; margin: 0'>{answers}</ul></div>"
         )

@@ -33,6 +33,7 @@ STORED = {
     "write_weights": "uint16",
     "usage": "uint16",
     "least_used": "uint8",
+    "answers_before": "uint16",
 }
 SCALED = {"probabilities", "memory", "read_weights", "write_weights", "usage"}
 
@@ -86,6 +87,8 @@ class Trace:
     """float32 (T, N): not negative."""
     least_used: np.ndarray | None = None
     """bool (T, N): the slots that the usage of step t chooses for the next write."""
+    answers_before: np.ndarray | None = None
+    """int64 (T,): the answers in the same episode before something was changed; the viewer marks those that differ."""
     label_delay: int = 1
     """What a write of step t can know: 1, x_t and the label of step t - 1 (MANN); 0, x_t and its own label."""
 
@@ -94,7 +97,7 @@ class Trace:
         layout = {
             "images": ("T", "S", "S"), "labels": ("T",), "probabilities": ("T", "C"), "instance": ("T",),
             "memory": ("T", "N", "M"), "read_weights": ("T", "R", "N"), "write_weights": ("T", "W", "N"),
-            "usage": ("T", "N"), "least_used": ("T", "N"),
+            "usage": ("T", "N"), "least_used": ("T", "N"), "answers_before": ("T",),
         }  # fmt: skip
         for name, array in self.arrays().items():
             axes = layout[name]
@@ -188,12 +191,12 @@ class Trace:
                 array = np.frombuffer(stored, np.dtype(STORED[name]).newbyteorder("<")).reshape(entry["shape"])
                 arrays[name] = (array * entry["scale"]).astype(np.float32) if name in SCALED else array
             texts = {"title": content["title"], "note": content["note"], "label_delay": content["label_delay"]}
-            for name in ("labels", "instance"):
-                arrays[name] = arrays[name].astype(np.int64)
-            if "least_used" in arrays:
-                arrays["least_used"] = arrays["least_used"].astype(bool)
+            kinds = {"labels": np.int64, "instance": np.int64, "answers_before": np.int64, "least_used": bool}
+            arrays |= {name: arrays[name].astype(kind) for name, kind in kinds.items() if name in arrays}
         except (KeyError, TypeError, AttributeError, binascii.Error, ValueError) as error:
-            raise ValueError(f"its arrays are damaged or missing ({type(error).__name__}: {error})") from error
+            raise ValueError(f"its arrays are damaged ({type(error).__name__}: {error})") from error
+        if missing := {"images", "labels", "probabilities", "instance"} - arrays.keys():
+            raise ValueError(f"it has no array {', '.join(sorted(missing))}")
         if digest.hexdigest() != content.get("sha256"):
             raise ValueError(f"sha256 of its arrays is {digest.hexdigest()}, it should be {content.get('sha256')}")
         return cls(**texts, **arrays)

@@ -1,0 +1,99 @@
+"""A run that is killed at any moment ends, when resumed, with the very bits of a run that was not."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from lib.training import train
+from lib.training.checkpoint import read_details
+from tests.training.tiny import SHORT, TinyTask, same, tiny_mann, weights_of
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def read_log(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def without_time(log: list[dict]) -> list[dict]:
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in log]
+
+
+def tensors(path: Path) -> dict[str, bytes]:
+    """Every tensor of a checkpoint as bytes: the optimizer's state, too."""
+    with safe_open(path, framework="np") as file:
+        return {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118: not a dict
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "training" / "killed_run.py", tmp_path, "1"],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    kills = json.loads(done.stdout)["kills"]
+    assert kills[:4] == ["half written", "written", "before replacing", "after replacing"]
+    assert kills.count("at random") >= 4, kills
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    expected, found = (tensors(folder / "checkpoint.safetensors") for folder in (whole, killed))
+    assert any(name.startswith("optimizer.") for name in expected)
+    assert found == expected
+    log = read_log(killed)
+    assert [line["update"] for line in log] == list(range(2, 61, 2))
+    assert without_time(log) == without_time(read_log(whole))
+    details = read_details(killed / "checkpoint.safetensors")
+    assert details["log"] == log
+    assert details["update"] == 60
+    assert [line["seconds"] for line in log] == sorted(line["seconds"] for line in log)
+
+
+class Stop(BaseException):
+    """What a kill looks like from inside."""
+
+
+@pytest.mark.parametrize("update", [4, 8, 12])
+def test_a_stop_between_checkpoint_and_log_leaves_no_gap_in_the_log(tmp_path, monkeypatch, update):
+    replace, calls = os.replace, []
+
+    def stop_after(source, target):
+        replace(source, target)
+        calls.append(target)
+        if Path(target).name == "checkpoint.safetensors" and read_details(Path(target))["update"] == update:
+            raise Stop
+
+    monkeypatch.setattr(os, "replace", stop_after)
+    with pytest.raises(Stop):
+        train(tiny_mann(), TinyTask(), SHORT, folder=tmp_path, progress=False)
+    monkeypatch.undo()
+    learner, whole = tiny_mann(3), tiny_mann()
+    result = train(learner, TinyTask(), SHORT, folder=tmp_path, progress=False)
+    train(whole, TinyTask(), SHORT, progress=False)
+    assert same(weights_of(learner), weights_of(whole))
+    assert read_log(tmp_path) == result.log
+    assert [line["update"] for line in result.log] == [2, 4, 6, 8, 10, 12]
+
+
+def test_what_a_killed_write_left_behind_goes_away(tmp_path):
+    train(tiny_mann(), TinyTask(), SHORT, folder=tmp_path, progress=False)
+    (tmp_path / "checkpoint.safetensors").unlink()
+    (tmp_path / ".checkpoint.safetensors.abc.tmp").write_bytes(b"half a checkpoint")
+    train(tiny_mann(), TinyTask(), SHORT, folder=tmp_path, progress=False)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.safetensors", "log.jsonl"]
+
+
+def test_the_position_in_the_stream_is_part_of_the_resumed_run(tmp_path):
+    """A run that started its batches anew would end elsewhere: the check of bits above is not empty."""
+    half = SHORT.__class__(**(SHORT.__dict__ | {"updates": 4}))
+    learner, whole = tiny_mann(), tiny_mann()
+    train(learner, TinyTask(), half, progress=False)
+    train(learner, TinyTask(), half, progress=False)
+    train(whole, TinyTask(), half.__class__(**(half.__dict__ | {"updates": 8})), progress=False)
+    assert not same(weights_of(learner), weights_of(whole))
