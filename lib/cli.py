@@ -58,6 +58,7 @@ def run(
     options = RunOptions(
         device=device,
         compile=compile,
+        progress=sys.stderr.isatty(),
         minutes=minutes,
         record_unfinished=record_unfinished,
         keep_checkpoint=keep_checkpoint,

@@ -1,6 +1,4 @@
-"""Random cases for tests: the same ones on every run, so that a test that passes here passes everywhere."""
-
-import os
+"""Random cases for tests."""
 
 import numpy as np
 from hypothesis import settings
@@ -10,9 +8,8 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def random_cases(count: int) -> settings:
-    """Hypothesis settings for `count` cases. TEST_CASES_FACTOR multiplies them; they then differ from run to run."""
-    factor = int(os.environ.get("TEST_CASES_FACTOR", "1"))
-    return settings(deadline=None, derandomize=factor == 1, max_examples=count * factor, database=None)
+    """Hypothesis settings for `count` cases."""
+    return settings(max_examples=count, deadline=None)
 
 
 def normal(seed: int, *shape: int, scale: float = 1.0) -> np.ndarray:

@@ -54,9 +54,22 @@ def copy_mathjax() -> bool:
     return True
 
 
-def offline_page(page: str) -> str:
-    """The page without the theme's font preloads: from file:// a browser refuses them, and the fonts load without."""
-    return re.sub(r'<link rel="preload" as="font"[^>]*>\n?', "", page)
+# What the theme and the bibliography write and a reader is better off without.
+CORRECTIONS = [
+    # Preloaded fonts: from file:// a browser refuses the preload and reports an error; the fonts load without it.
+    (r'<link rel="preload" as="font"[^>]*>\n?', ""),
+    # An accessible name must contain the visible text, which is «Search Ctrl+K»: without a label, the text is the name.
+    (r'(<button class="btn search-button-field[^>]*?) aria-label="[^"]*"', r"\1"),
+    # A list may only hold list items; the entries have a role of their own.
+    (r'<div role="list" class="citation-list">', '<div class="citation-list">'),
+]
+
+
+def corrected(page: str) -> str:
+    """An HTML page after all CORRECTIONS."""
+    for pattern, replacement in CORRECTIONS:
+        page = re.sub(pattern, replacement, page)
+    return page
 
 
 class _Loads(HTMLParser):
@@ -104,7 +117,7 @@ def main() -> int:
         return built.returncode
 
     for page in sorted(HTML.rglob("*.html")):
-        text = offline_page(page.read_text(encoding="utf-8"))
+        text = corrected(page.read_text(encoding="utf-8"))
         page.write_text(text, encoding="utf-8")
         external = external_loads(text)
         if external and mathjax:

@@ -12,6 +12,7 @@ training classes are held out to validate on, so 1150 are trained on; the 423 te
 import math
 import time
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ from lib.baselines.lstm import LSTM, LSTMConfig
 from lib.data import load_characters
 from lib.data.store import Characters
 from lib.experiments.base import Experiment, RunOptions
+from lib.inspector.trace import Trace
+from lib.inspector.trace import record as record_episode
 from lib.methods.mann import MANN, MANNConfig
 from lib.methods.online import OnlineLearner
 from lib.tasks.classification import ClassificationTask
@@ -130,7 +133,32 @@ def run(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Re
     )
     if finished:
         ledger.save_record(record)
+        if options.keep_checkpoint and variant == "mann":
+            save_trace(record, learner, task)
     return record
+
+
+def save_trace(record: ledger.Record, learner: OnlineLearner, task: ClassificationTask) -> Path:
+    """Keep what the learner does to its memory over the first test episode, for the laboratory. Returns the trace's path."""
+    episode = task.test.batch(0, 1)
+    xs = (episode.xs * 255).round() / 255  # a trace keeps images as bytes: whoever runs it again gets the same answers
+    title = f"MANN, {record.profile} profile, after {record.updates:,} updates".replace(",", " ")
+    data = record.data["name"] + (" (a stand-in for Omniglot)" if record.data["is_standin"] else "")
+    note = f"Test characters of {data}; record {record.name}, weights {record.checkpoint['sha256'][:12]}."
+    path = trace_path(record)
+    record_episode(learner, xs, episode.ys, title=title, note=note).save(path)
+    return path
+
+
+def trace_path(record: ledger.Record) -> Path:
+    """Where the trace of a record's learner is kept."""
+    return ledger.ROOT / "data" / "traces" / f"{record.name}.json"
+
+
+def episode_of(trace: Trace, device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
+    """The episode that a trace was recorded on: xs (1, T, 400) and ys (1, T)."""
+    xs = torch.from_numpy(trace.images).flatten(1).float() / 255
+    return xs.unsqueeze(0).to(device), torch.from_numpy(trace.labels).unsqueeze(0).to(device)
 
 
 def curve_of(log: list[dict[str, Any]]) -> dict[str, Any]:
@@ -181,7 +209,7 @@ def verify(record: ledger.Record, device: str) -> tuple[bool, str]:
         )
     settings = config(record.variant, record.profile)
     task = build_task(settings, characters, record.seed, pick_device(device))
-    found = evaluate(learner, task, task.test, settings.test_batches, progress=True)
+    found = evaluate(learner, task, task.test, settings.test_batches)
     pairs = zip(found["accuracy"], record.metrics["accuracy"], strict=True)
     difference = max(abs(a - b) for a, b in pairs if a is not None and b is not None)
     return difference <= 0.002, f"largest difference of an accuracy {100 * difference:.3f} points"

@@ -223,8 +223,8 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
   strip.append(...frames);
 
   // ---- What is said about the step and the slot -----------------------------------------------------------------
-  function describe() {
-    const t = state.step, answer = trace.answers[t], [top] = trace.mostRead(t, 1), written = trace.mostWritten(t).slice(0, 8);
+  function describe(t) {
+    const answer = trace.answers[t], [top] = trace.mostRead(t, 1), written = trace.mostWritten(t).slice(0, 8);
     return [
       `t = ${t}: the ${ordinal(trace.instance[t])} image of class ${labels[t]}.`,
       `The network answers ${answer} (${percent(trace.probability(t, answer))}),`,
@@ -236,11 +236,19 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
     ].filter(Boolean).join(" ");
   }
 
-  function showStep() {
-    const t = state.step, answer = trace.answers[t];
-    const likely = range(C).sort((a, b) => trace.probability(t, b) - trace.probability(t, a)).slice(0, 8);
-    if (!likely.includes(labels[t])) likely[7] = labels[t];
-    const bars = likely.sort((a, b) => a - b).map((c) => {
+  function showStep(t) {
+    const answer = trace.answers[t];
+    root.dataset.step = slider.value = state.step = t;
+    slider.setAttribute("aria-valuetext", `${t} of ${T - 1}, class ${labels[t]}, answered ${trace.right(t) ? "right" : "wrong"}`);
+    part(".mi-clock").textContent = `t = ${t} of ${T - 1}`;
+    story.textContent = describe(t);
+    frames.forEach((element, at) => {
+      element.tabIndex = at === t ? 0 : -1;
+      element.classList.toggle("mi-same", labels[at] === labels[t]);
+      element.classList.toggle("mi-later", at > t);
+      element.setAttribute("aria-current", at === t ? "step" : "false");
+    });
+    const bars = range(C).map((c) => {
       const width = `${100 * trace.probability(t, c)}%`, filled = node("span", { style: { width, background: classColour(c) } });
       return node("div", { class: "mi-bar" }, chip(c), node("span", { class: "mi-track" }, filled),
         node("span", { class: "mi-percent" }, percent(trace.probability(t, c))), span(c === labels[t] ? "◂ true" : ""));
@@ -259,8 +267,10 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
         ...(W ? [label("▸ Writes to", "mi-is-write"), items(writes, "no slot in particular")] : [])) : "");
   }
 
-  function showSlot() {
-    const i = state.slot, place = part(".mi-slot");
+  function showSlot(i) {
+    const place = part(".mi-slot");
+    state.slot = i;
+    root.dataset.slot = i ?? "";
     if (i === null) {
       place?.replaceChildren(node("p", { class: "mi-note" },
         "Pick a slot (click its row, or press Enter on it) to see when it was written, by which image, and when it was read."));
@@ -415,6 +425,12 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
   }
 
   function draw() {
+    root.dataset.theme = darkTheme() ? "dark" : "light";
+    if (!root.isConnected) return; // a notebook may render first and attach later: the size observer calls again
+    const style = getComputedStyle(root);
+    for (const name of ["text", "muted", "empty", "zero", "minus", "plus", "read", "write", "focus"]) {
+      colours[name] = rgb(style.getPropertyValue(`--mi-${name}`));
+    }
     const rows = Math.ceil(T / Math.max(Math.floor(strip.clientWidth / 30), 1)); // of equal length
     strip.style.gridTemplateColumns = `repeat(${Math.ceil(T / rows)}, minmax(0, 1fr))`;
     if (!N || !board.clientWidth) return;
@@ -508,55 +524,26 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
     play.querySelector("path").setAttribute("d", start ? PAUSE : PLAY);
   }
 
-  function setStep(t) {
-    root.dataset.step = slider.value = state.step = t;
-    slider.setAttribute("aria-valuetext", `${t} of ${T - 1}, class ${labels[t]}, answered ${trace.right(t) ? "right" : "wrong"}`);
-    part(".mi-clock").textContent = `t = ${t} of ${T - 1}`;
-    story.textContent = describe();
-    frames.forEach((element, at) => {
-      element.tabIndex = at === t ? 0 : -1;
-      element.classList.toggle("mi-same", labels[at] === labels[t]);
-      element.classList.toggle("mi-later", at > t);
-      element.setAttribute("aria-current", at === t ? "step" : "false");
-    });
-    showStep();
-  }
-
-  function setSlot(i) {
-    state.slot = i;
-    root.dataset.slot = i ?? "";
-    showSlot();
-  }
-
   function show({ step: wanted = state.step, slot: picked = state.slot }) {
     const t = clamp(wanted, 0, T - 1), within = root.contains(document.activeElement);
     if (t === state.step && picked === state.slot) return;
-    if (t !== state.step) setStep(t);
-    if (picked !== state.slot) setSlot(picked);
+    if (t !== state.step) showStep(t);
+    if (picked !== state.slot) showSlot(picked);
     draw();
     if (within && !root.contains(document.activeElement)) root.focus({ preventScroll: true }); // what had it is gone
     onChange({ step: t, slot: picked });
   }
 
-  function retheme() {
-    root.dataset.theme = darkTheme() ? "dark" : "light";
-    const style = getComputedStyle(root);
-    for (const name of ["text", "muted", "empty", "zero", "minus", "plus", "read", "write", "focus"]) {
-      colours[name] = rgb(style.getPropertyValue(`--mi-${name}`));
-    }
-    draw();
-  }
-
-  const themes = new MutationObserver(retheme), resizes = new ResizeObserver(draw);
+  const themes = new MutationObserver(draw), resizes = new ResizeObserver(draw);
   const system = matchMedia("(prefers-color-scheme: dark)");
   const attributeFilter = ["data-theme", "theme", "data-jp-theme-light", "data-vscode-theme-kind"];
   for (const page of [document.documentElement, document.body]) themes.observe(page, { attributeFilter });
-  system.addEventListener("change", retheme);
+  system.addEventListener("change", draw);
   el.replaceChildren(root);
   playing(false);
-  setStep(clamp(step, 0, T - 1));
-  setSlot(slot !== null && slot < N ? slot : null);
-  retheme();
+  showStep(clamp(step, 0, T - 1));
+  showSlot(slot !== null && slot < N ? slot : null);
+  draw();
   resizes.observe(root);
   return {
     show,
@@ -564,7 +551,7 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
       playing(false);
       themes.disconnect();
       resizes.disconnect();
-      system.removeEventListener("change", retheme);
+      system.removeEventListener("change", draw);
       root.remove();
     },
   };

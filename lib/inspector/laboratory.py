@@ -180,7 +180,7 @@ class Laboratory:
         )
         return (
             f"<p><b>{html.escape(done[0].upper() + done[1:])}.</b> Right answers: {before.right.sum()} of "
-            f"{before.steps} without, {after.right.sum()} with; {len(result.changed)} answers are others (marked ≠).</p>"
+            f"{before.steps} without, {after.right.sum()} with; {len(result.changed)} answers differ (marked ≠).</p>"
             "<div style='display: flex; flex-wrap: wrap; gap: 0 3em; align-items: start; margin-bottom: 1em'>"
             "<table style='width: auto'><caption>Right answers</caption><thead><tr><th scope='col'>instance</th>"
             f"<th scope='col'>without</th><th scope='col'>with</th></tr></thead><tbody>{rows}</tbody></table>"

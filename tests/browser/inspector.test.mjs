@@ -242,7 +242,7 @@ test("picking a slot shows when it was written, by which image, and leads there"
 
 test("a slot in the list of the step is picked by a click", () => on("one.html", async (page, root) => {
   await root.getByRole("slider", { name: "Step" }).fill("30");
-  const entry = root.locator(".mi-now .mi-item").first(), slot = (await entry.innerText()).match(/slot (\d+)/)[1];
+  const entry = root.locator(".mi-now .mi-item").first(), slot = (await entry.innerText()).match(/slots? (\d+)/)[1];
   await entry.click();
   assert.equal(await root.getAttribute("data-slot"), slot);
   assert.ok((await root.locator(".mi-slot").innerText()).includes(`Slot ${slot} was written`));
@@ -302,20 +302,27 @@ test("the laboratory without a kernel shows its result and the inspector", () =>
   assert.match(await text(root, ".mi-story"), /Without the change it answered \d\./);
 }));
 
+/** Stands for a notebook: makes a widget of the module, with a model whose changes can be seen and made. */
+const host = async ([module, trace]) => {
+  const { default: widget } = await import(URL.createObjectURL(new Blob([module], { type: "text/javascript" })));
+  const values = { trace, step: 4, slot: null }, listeners = {}, el = document.createElement("div"), saved = [];
+  const model = {
+    get: (name) => values[name],
+    set(name, value) { values[name] = value; },
+    save_changes: () => saved.push([values.step, values.slot]),
+    on: (name, handler) => (listeners[name] = handler),
+    off: (name) => delete listeners[name],
+    change(name, value) { values[name] = value; listeners[`change:${name}`](); },
+  };
+  Object.assign(window, { el, model, saved, listeners, stop: widget.render({ model, el }) });
+};
+
 test("in a live notebook it follows its model and tells it what the reader does", () => on("widget.html", async (page) => {
-  const result = await page.evaluate(async ([module, trace]) => {
-    const { default: widget } = await import(URL.createObjectURL(new Blob([module], { type: "text/javascript" })));
-    const values = { trace, step: 4, slot: null }, listeners = {}, el = document.querySelector("#cell"), log = [];
-    const model = {
-      get: (name) => values[name],
-      set(name, value) { values[name] = value; },
-      save_changes: () => log.push([values.step, values.slot]),
-      on: (name, handler) => (listeners[name] = handler),
-      off: (name) => delete listeners[name],
-      change(name, value) { values[name] = value; listeners[`change:${name}`](); },
-    };
+  await page.evaluate(host, [expected.module, expected.trace]);
+  const result = await page.evaluate(() => {
+    document.querySelector("#cell").append(el);
     const seen = () => { const { step, slot } = el.querySelector(".mi").dataset; return `${step}/${slot}`; };
-    const stop = widget.render({ model, el }), states = [seen()];
+    const states = [seen()];
     model.change("step", 7);
     model.change("slot", 3);
     states.push(seen());
@@ -323,10 +330,21 @@ test("in a live notebook it follows its model and tells it what the reader does"
     slider.value = 2;
     slider.dispatchEvent(new Event("input"));
     states.push(seen());
-    model.change("trace", { ...trace, title: "another" });
+    model.change("trace", { ...model.get("trace"), title: "another" });
     states.push(seen(), el.querySelector(".mi-title").textContent, el.querySelectorAll(".mi").length);
     stop();
-    return { states, last: log.at(-1), left: [el.children.length, Object.keys(listeners).length] };
-  }, [expected.module, expected.trace]);
+    return { states, last: saved.at(-1), left: [el.children.length, Object.keys(listeners).length] };
+  });
   assert.deepEqual(result, { states: ["4/", "7/3", "2/3", "2/3", "another", 1], last: [2, 3], left: [0, 0] });
+}));
+
+test("drawn before a notebook puts it on the page, it is the same picture", () => on("widget.html", async (page) => {
+  await page.evaluate(host, [expected.module, expected.trace]);
+  await page.waitForTimeout(200);
+  await page.evaluate(() => document.querySelector("#cell").append(el));
+  await page.waitForFunction(() => el.querySelector(".mi-grid").width !== 300);
+  const late = await picture(page.locator(".mi-grid"));
+  await page.evaluate(() => model.change("trace", { ...model.get("trace") }));
+  assert.equal(await page.locator(".mi").count(), 1);
+  assert.equal(late, await picture(page.locator(".mi-grid")));
 }));
