@@ -1,4 +1,4 @@
-"""Trains a tiny MANN plain and compiled, and prints losses and final weights as JSON: `compiled_run.py LENGTH [BACKEND]`.
+"""Trains a tiny MANN plain and compiled; prints losses and final weights: `compiled_run.py LENGTH [BACKEND]`.
 
 LENGTH: steps of an episode. BACKEND: of torch.compile, if not its own; `aot_eager` traces and differentiates the same
 graphs but generates no code, which is what takes long.

@@ -1,7 +1,7 @@
 """Trains a small MANN in child processes that are killed, and goes on until it is done: `killed_run.py FOLDER SEED`.
 
-Children are forked before any tensor is made, so that starting one costs nothing. FOLDER/whole gets an uninterrupted run,
-FOLDER/killed one that was killed again and again. Prints JSON: what each kill hit, and the time of the uninterrupted run.
+Children are forked before any tensor is made, so that starting one costs nothing. FOLDER/whole gets an uninterrupted
+run, FOLDER/killed one that was killed again and again. Prints JSON: what each kill hit, and the time of the former.
 """
 
 import io

@@ -295,7 +295,11 @@ def test_a_checkpoint_of_another_run_is_refused_and_left_alone(tmp_path):
     train(tiny_mann(), TinyTask(), SHORT, folder=tmp_path, identity={"data": "abc"}, progress=False)
     path = tmp_path / "checkpoint.safetensors"
     content = path.read_bytes()
-    for identity, config in (({"data": "abd"}, SHORT), ({"data": "abc"}, replace(SHORT, learning_rate=0.1)), ({}, SHORT)):
+    for identity, config in (
+        ({"data": "abd"}, SHORT),
+        ({"data": "abc"}, replace(SHORT, learning_rate=0.1)),
+        ({}, SHORT),
+    ):
         learner = tiny_mann(3)
         before = weights_of(learner)
         with pytest.raises(CheckpointError, match="another run") as caught:

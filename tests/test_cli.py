@@ -1,0 +1,298 @@
+"""The command line: what it prints, what it starts, and that an error a user can mend is one sentence."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from lib import cli, ledger
+from lib.experiments import RunOptions, mann
+from tests.experiments.made_up import made_up_characters
+from tests.test_ledger import RECORD
+
+REPOSITORY = ledger.ROOT
+
+
+@pytest.fixture
+def book(tmp_path, monkeypatch):
+    """A project of its own with made-up characters and short runs; the papers' numbers are those of the repository."""
+    root, numbers, config = tmp_path / "project", ledger.paper_numbers("mann"), mann.config
+
+    def short(variant, profile):
+        training = replace(
+            config(variant, profile).training,
+            updates=2,
+            batch_size=2,
+            log_every=1,
+            validate_every=2,
+            validation_batches=1,
+            checkpoint_every=1,
+        )
+        return replace(config(variant, profile), training=training, test_batches=1)
+
+    monkeypatch.setattr(ledger, "ROOT", root)
+    monkeypatch.setattr(ledger, "paper_numbers", lambda _: numbers)
+    monkeypatch.setenv("BOOK_RESULTS_DIR", str(root / "data" / "results"))
+    monkeypatch.setattr(mann, "config", short)
+    monkeypatch.setattr(mann, "load_characters", made_up_characters)
+    return root
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Call the command line in this process: its standard output."""
+
+    def call(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["lib", *arguments])
+        cli.main()
+        return capsys.readouterr().out
+
+    return call
+
+
+def error_of(call, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        call(*arguments)
+    return str(caught.value)
+
+
+def run_arguments(book, *more: str) -> tuple[str, ...]:
+    return ("run", "mann.table1", "--device", "cpu", "--runs", str(book / "runs"), *more)
+
+
+def test_list_names_every_experiment_and_what_is_recorded(book, call):
+    ledger.save_record(replace(RECORD, metrics={"accuracy": [0.5] * 10}))
+    shown = call("list")
+    assert "mann.table1" in shown
+    assert "mann.figure2" in shown
+    assert "not run" in shown
+    assert "n = 1" in shown
+
+
+def test_show_puts_the_paper_beside_what_was_not_run(book, call):
+    shown = call("show", "mann.table1")
+    assert "98.1" in shown
+    assert "not run" in shown
+
+
+def test_run_trains_records_and_describes(book, call):
+    shown = call(*run_arguments(book, "--variant", "feedforward", "--seed", "5", "--threads", "1"))
+    assert "mann.table1, feedforward, smoke profile, seed 5" in shown
+    assert "test accuracy by instance: 1st " in shown
+    assert "mann.table1/feedforward-smoke-5.json" in shown
+    record = ledger.find_record("mann.table1", "feedforward", "smoke", 5)
+    assert record.complete
+    assert record.updates == 2
+    assert "smoke" in call("list")
+
+
+def test_run_without_a_variant_runs_all_of_them(book, call):
+    call(*run_arguments(book))
+    assert [r.variant for r in ledger.load_records("mann.table1")] == ["feedforward", "lstm", "mann"]
+
+
+def test_a_figure_is_run_as_the_table_it_is_drawn_from(book, call):
+    shown = call("run", "mann.figure2", "--device", "cpu", "--runs", str(book / "runs"))
+    assert "mann.figure2 is drawn from the runs of mann.table1" in shown
+    assert [(r.experiment, r.variant) for r in ledger.load_records()] == [
+        ("mann.table1", "lstm"),
+        ("mann.table1", "mann"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "mann.table9"), "error: there is no experiment 'mann.table9'; known: mann.table1"),
+        (("show", "nonsense"), "error: there is no experiment 'nonsense'"),
+        (("run", "mann.table1", "--variant", "gru"), "error: mann.table1 has no variant 'gru'; known: feedforward"),
+        (("run", "mann.table1", "--profile", "huge"), "error: there is no profile 'huge'; known: smoke, short, paper"),
+        (("run", "mann.table1", "--device", "nonsense"), "error: the device 'nonsense' cannot be used here"),
+        (("bench", "nonsense"), "error: there is no benchmark of 'nonsense'; known: mann"),
+    ],
+)
+def test_an_error_that_a_user_can_mend_is_one_sentence(book, call, arguments, message):
+    assert error_of(call, *arguments).startswith(message)
+
+
+@pytest.mark.parametrize("arguments", [("sweep", "--profile", "huge"), ("verify", "mann.table9")])
+def test_a_name_that_does_not_exist_is_not_passed_over(book, call, processes, arguments):
+    assert error_of(call, *arguments).startswith("error: there is no ")
+
+
+def test_damaged_records_and_checkpoints_are_named(book, call):
+    path = ledger.save_record(RECORD)
+    path.write_text("garbage")
+    assert str(path) in error_of(call, "show", "mann.table1")
+    path.unlink()
+    arguments = run_arguments(book, "--variant", "lstm")
+    call(*arguments)
+    checkpoint = book / "runs" / "mann.table1" / "lstm-smoke-0" / "checkpoint.safetensors"
+    checkpoint.write_bytes(b"garbage")
+    message = error_of(call, *arguments)
+    assert message.startswith("error: ")
+    assert str(checkpoint) in message
+
+
+def test_a_stop_by_hand_says_how_to_go_on(book, call, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mann, "load_characters", interrupted)
+    assert "same command again" in error_of(call, *run_arguments(book))
+
+
+def test_verify_passes_what_was_kept_and_fails_what_was_changed(book, call, capsys):
+    assert "no record keeps a checkpoint" in call("verify")
+    call(*run_arguments(book, "--variant", "mann", "--keep-checkpoint"))
+    shown = call("verify", "--device", "cpu")
+    assert shown.startswith("ok   mann.table1/mann-smoke-0: ")
+    path = book / "data" / "checkpoints" / "mann.table1" / "mann-smoke-0.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x00")
+    assert error_of(call, "verify", "mann.table1", "--device", "cpu") == "1"
+    shown = capsys.readouterr().out
+    assert shown.startswith("FAIL mann.table1/mann-smoke-0: ")
+    assert str(path) in shown
+
+
+class FakeProcess:
+    """Takes the place of a run: ends at once."""
+
+    started: list[list[str]] = []
+    most_at_once = 0
+    status = 0
+
+    def __init__(self, command, cwd):
+        assert cwd == ledger.ROOT
+        self.returncode = None
+        self.started.append(command[1:])
+
+    def poll(self):
+        self.returncode = self.status
+        return self.returncode
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    fake = type("Fake", (FakeProcess,), {"started": []})
+    monkeypatch.setattr(subprocess, "Popen", fake)
+    return fake
+
+
+def names(processes) -> list[tuple[str, str, str]]:
+    """(variant, profile, seed) of each started run."""
+
+    def after(command, option):
+        return command[command.index(option) + 1]
+
+    return [tuple(after(c, o) for o in ("--variant", "--profile", "--seed")) for c in processes.started]
+
+
+def test_sweep_starts_what_the_ledger_lacks_the_most_wanted_first(book, call, processes):
+    ledger.save_record(replace(RECORD, variant="lstm", profile="paper", seed=0))
+    ledger.save_record(replace(RECORD, variant="feedforward", profile="paper", seed=0, complete=False))
+    call("sweep", "--minutes", "5", "--threads", "2", "--device", "cpu", "--runs", str(book / "r"), "--no-compile")
+    found = names(processes)
+    assert found[:2] == [("mann", "paper", "0"), ("feedforward", "paper", "0")]
+    assert ("lstm", "paper", "0") not in found
+    assert len(found) == len(set(found)) == 5
+    for command in processes.started:
+        assert command[:4] == ["-m", "lib", "run", "mann.table1"]
+        assert command[command.index("--threads") + 1] == "2"
+        assert command[command.index("--runs") + 1] == str(book / "r")
+        assert "--keep-checkpoint" in command
+        assert "--no-compile" in command
+        assert 0 < float(command[command.index("--minutes") + 1]) <= 5
+
+
+def test_sweep_starts_nothing_when_the_time_is_over_or_all_is_done(book, call, processes):
+    call("sweep", "--minutes", "0")
+    assert processes.started == []
+    for variant, seed in mann.EXPERIMENTS[0].wanted:
+        ledger.save_record(replace(RECORD, variant=variant, profile="paper", seed=seed))
+    assert "has every wanted run of the paper profile" in call("sweep")
+    assert processes.started == []
+
+
+def test_sweep_names_the_runs_that_failed(book, call, processes):
+    processes.status = 1
+    message = error_of(call, "sweep", "--parallel", "3")
+    assert "these runs failed" in message
+    assert "mann.table1/mann-paper-0" in message
+    assert len(processes.started) == 6
+
+
+def test_sweep_runs_no_more_than_asked_at_a_time(book, call, processes, monkeypatch):
+    running = set()
+    most = []
+
+    class Slow(processes):
+        def __init__(self, command, cwd):
+            super().__init__(command, cwd)
+            self.asked = 0
+            running.add(self)
+            most.append(len(running))
+
+        def poll(self):
+            self.asked += 1
+            if self.asked > 2:
+                running.discard(self)
+                self.returncode = 0
+            return self.returncode
+
+    monkeypatch.setattr(subprocess, "Popen", Slow)
+    monkeypatch.setattr(cli.time, "sleep", lambda _: None)
+    call("sweep", "--parallel", "2")
+    assert max(most) == 2
+    assert len(Slow.started) == 6
+
+
+def test_what_sweep_starts_is_a_command_that_run_understands(book, call, processes, monkeypatch):
+    call("sweep", "--minutes", "5", "--device", "cpu", "--no-compile", "--runs", str(book / "runs"))
+    asked = []
+    monkeypatch.setattr(mann.EXPERIMENTS[0].__class__, "check", lambda *_: None)
+
+    def run(variant, profile, seed, options):
+        asked.append((variant, profile, seed, options))
+        return replace(RECORD, metrics={})
+
+    experiment = replace(mann.EXPERIMENTS[0], run=run)
+    monkeypatch.setattr(cli, "find_experiment", lambda name: experiment)
+    call(*processes.started[0][2:])
+    ((variant, profile, seed, options),) = asked
+    assert (variant, profile, seed) == ("mann", "paper", 0)
+    assert options.device == "cpu"
+    assert options.keep_checkpoint
+    assert not options.compile
+    assert options.runs == book / "runs"
+    assert 4 < options.minutes <= 5
+
+
+def test_help_comes_from_the_docstrings(call, capsys):
+    for command, words in (("run", "minutes on a laptop"), ("sweep", "most wanted first"), ("verify", "committed")):
+        with pytest.raises(SystemExit) as caught:
+            call(command, "--help")
+        assert caught.value.code == 0
+        assert words in " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
+def test_the_package_runs_as_a_program(tmp_path):
+    def program(*arguments):
+        environment = os.environ | {"BOOK_RESULTS_DIR": str(tmp_path)}
+        return subprocess.run(
+            [sys.executable, "-m", "lib", *arguments], cwd=REPOSITORY, env=environment, capture_output=True, text=True
+        )
+
+    listed = program("list")
+    assert listed.returncode == 0, listed.stderr
+    assert "mann.table1" in listed.stdout
+    wrong = program("show", "nonsense")
+    assert wrong.returncode == 1
+    assert wrong.stderr.startswith("error: there is no experiment 'nonsense'")
+    assert "Traceback" not in wrong.stderr
+
+
+def test_runs_in_progress_are_kept_in_the_project():
+    assert RunOptions().runs == REPOSITORY / "runs"

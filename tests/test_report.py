@@ -1,0 +1,158 @@
+"""Tables and sentences on the ledger's records."""
+
+from dataclasses import replace
+
+import pytest
+
+from lib import ledger, report
+from lib.experiments import EXPERIMENTS
+from tests.test_ledger import RECORD, STANDIN
+
+INSTANCES = [1, 2, 10]
+WITH_SCORES = replace(RECORD, metrics={"accuracy": [0.2, 0.8] + [0.9] * 8})
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch):
+    monkeypatch.setenv("BOOK_RESULTS_DIR", str(tmp_path))
+
+
+def rows(*records):
+    for record in records:
+        ledger.save_record(record)
+    return report.accuracy_rows("mann.table1", "mann", "MANN", INSTANCES, ("paper", "short"))
+
+
+def with_second_instance(accuracy: float, **changes):
+    return replace(WITH_SCORES, metrics={"accuracy": [0.2, accuracy] + [0.9] * 8}, **changes)
+
+
+@pytest.mark.parametrize(
+    ("k", "word"),
+    [
+        (1, "1st"),
+        (2, "2nd"),
+        (3, "3rd"),
+        (4, "4th"),
+        (11, "11th"),
+        (12, "12th"),
+        (13, "13th"),
+        (21, "21st"),
+        (111, "111th"),
+    ],
+)
+def test_ordinals(k, word):
+    assert report.ordinal(k) == word
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (42.0, "42 s"), (420.0, "7 min"), (8640.0, "2.4 h")])
+def test_durations(seconds, words):
+    assert report.duration(seconds) == words
+
+
+def test_percentages_have_an_interval_only_over_several_seeds():
+    assert report.percent([0.828]) == "82.8"
+    assert report.percent([0.8, 0.9]) == "85.0 ± 63.5"
+
+
+def test_where_nothing_was_run_it_says_so():
+    (row,) = rows()
+    assert row.cells == ("not run",) * 3
+    assert (row.label, row.source, row.note) == ("MANN", "ours", "")
+
+
+def test_one_seed_is_shown_without_interval():
+    (row,) = rows(WITH_SCORES)
+    assert row.cells == ("20.0", "80.0", "90.0")
+    assert row.source == "ours, short"
+    assert "n = 1" in row.note
+    assert "4 000 updates" in row.note
+    assert "12 s on A processor" in row.note
+    assert "unfinished" not in row.note
+    assert "STAND-IN" not in row.note
+
+
+def test_seeds_are_averaged_with_their_interval():
+    (row,) = rows(with_second_instance(0.7, seed=0), with_second_instance(0.9, seed=1))
+    assert row.cells[1] == "80.0 ± 127.1"
+    assert "n = 2" in row.note
+
+
+def test_profiles_and_unfinished_runs_have_rows_of_their_own():
+    found = rows(
+        WITH_SCORES,
+        with_second_instance(0.5, seed=4, complete=False, updates=1000),
+        with_second_instance(0.6, profile="paper"),
+    )
+    assert [(row.source, row.cells[1]) for row in found] == [
+        ("ours, paper", "60.0"),
+        ("ours, short", "80.0"),
+        ("ours, short", "50.0"),
+    ]
+    assert "1 000 updates of 4 000: unfinished" in found[2].note
+
+
+def test_a_stand_in_is_announced():
+    (row,) = rows(replace(WITH_SCORES, data=STANDIN))
+    assert "STAND-IN DATA: glyphs" in row.note
+
+
+def test_a_stand_in_is_never_averaged_with_the_real_data():
+    """A mean over both would be a number of neither."""
+    found = rows(with_second_instance(0.9, seed=0), with_second_instance(0.5, seed=1, data=STANDIN))
+    assert [row.cells[1] for row in found] == ["90.0", "50.0"]
+    assert ["STAND-IN" in row.note for row in found] == [False, True]
+
+
+def test_instances_without_a_count_are_left_empty_and_break_nothing():
+    (row,) = rows(replace(WITH_SCORES, metrics={"accuracy": [0.2, 0.8] + [None] * 8}))
+    assert row.cells[:2] == ("20.0", "80.0")
+    assert not row.cells[2].replace("–", "").replace("-", "").strip()
+
+
+TABLE = report.Table(
+    "A <caption>",
+    ("1st", "2nd"),
+    (report.Row("MANN", "paper", ("36.4", "82.8")), report.Row("<b>", "ours", ("1.0", "100.0"), "a & b")),
+)
+
+
+def test_text_tables_are_aligned():
+    lines = report.text_table(TABLE).splitlines()
+    assert lines[0] == "A <caption>"
+    header, first, second = lines[2:]
+    assert header.index("2nd") + 3 == first.index("82.8") + 4 == second.index("100.0") + 5
+    assert second.endswith("a & b")
+
+
+def test_html_tables_are_escaped_and_have_a_scope_for_each_header():
+    html = report.html_table(TABLE)
+    assert "A &lt;caption&gt;" in html
+    assert "&lt;b&gt;" in html
+    assert "a &amp; b" in html
+    assert html.count('scope="row"') == 2
+    assert "<td>82.8</td>" in html
+    assert html.count("<tr") == html.count("</tr>") == 3
+
+
+def test_a_run_is_described_by_its_scores_or_by_where_it_stopped():
+    words = report.describe_record(WITH_SCORES)
+    assert "2nd 80.0%" in words
+    assert "10th 90.0%" in words
+    assert "mann.table1/mann-short-3.json" in words
+    assert "stopped at update 500" in report.describe_record(replace(RECORD, metrics={}, updates=500))
+
+
+def test_the_list_shows_every_experiment_variant_and_profile_and_what_is_recorded():
+    ledger.save_record(WITH_SCORES)
+    lines = report.experiment_list(EXPERIMENTS.values()).splitlines()
+    assert any(line.startswith("mann.table1") for line in lines)
+    assert any(line.startswith("mann.figure2") for line in lines)
+    ours = [line.split() for line in lines if line.startswith("    ") and "cost" in line]
+    assert {(words[0], words[1]) for words in ours} == {
+        (v, p) for v in ("feedforward", "lstm", "mann") for p in ("smoke", "short", "paper")
+    }
+    recorded = [line for line in lines if "n = 1" in line]
+    assert len(recorded) == 1
+    assert "mann" in recorded[0]
+    assert "short" in recorded[0]
