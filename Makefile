@@ -2,7 +2,7 @@
 # make serve         shows it at http://localhost:8000
 # make test          style, then all Python tests with coverage
 # make browser-test  the rendered pages in a headless Chromium (needs node, npm, chromium, and `make book` before)
-# make timings       copies the measured times of the last `make book` into data/timings.json
+# make timings       executes every chapter anew and keeps the measured times in data/timings.json
 # make clean         removes what was built; the virtual environment stays
 #
 # Variables, as in `make book PROFILE=short DEVICE=cuda`:
@@ -49,6 +49,7 @@ browser-test: assets
 	@npm test --silent
 
 timings: install
+	@$(RUN) -m tools.execute --profile "$(PROFILE)" --seed "$(SEED)" --device "$(DEVICE)" --force
 	@$(RUN) -m tools.timings
 
 install: $(VENV)/installed.txt

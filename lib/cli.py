@@ -1,4 +1,4 @@
-"""The command line: list, run, sweep, show, verify, bench. Help texts come from the docstrings of the functions below."""
+"""The command line: list, run, sweep, show, verify, bench. Help texts come from the docstrings below."""
 
 import subprocess
 import sys

@@ -1,7 +1,7 @@
 """The ledger: what was run here, and what the papers report.
 
-A record is one JSON file, `data/results/<experiment>/<variant>-<profile>-<seed>.json`, written by `save_record` and never by
-hand. The papers' numbers are in `data/paper/<method>.json`. The book's tables come from here and from nowhere else.
+A record is one JSON file, `data/results/<experiment>/<variant>-<profile>-<seed>.json`, written by `save_record`,
+never by hand. The papers' numbers are in `data/paper/<method>.json`. The book's tables come from here alone.
 """
 
 import json
@@ -137,10 +137,7 @@ def mean_and_interval(values: list[float]) -> tuple[float, float | None]:
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
     """What a record says of the machine: device name, threads, versions."""
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    else:
-        name = _processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "device": device.type,
         "name": name,

@@ -32,7 +32,7 @@ def show_table(experiment) -> HTML:
 
 
 def cost_label(chapter: str) -> Markdown:
-    """What executing a chapter takes, from the measured times in `data/timings.json`; says so where nothing was measured.
+    """What executing a chapter takes, from the times in `data/timings.json`; says so where nothing was measured.
 
     chapter: its path without suffix, such as `book/mann/equations`.
     """

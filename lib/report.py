@@ -1,5 +1,6 @@
 """Tables of the ledger: the paper's numbers beside ours, as text for the command line and as HTML for the book."""
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
@@ -18,6 +19,7 @@ class Row:
     source: str
     """`paper`, or `ours` with the profile."""
     cells: tuple[str, ...]
+    """One for each column; none at all where nothing was run."""
     note: str = ""
     """What a reader must know of this row: seeds, updates, device, stand-in data."""
 
@@ -49,13 +51,18 @@ def accuracy_rows(
     """Our rows of an accuracy-by-instance table: one for each profile with records, or one that says «not run»."""
     rows = []
     for profile in profiles:
-        for complete in (True, False):
-            records = [r for r in ledger.load_records(experiment, variant, profile) if r.complete is complete]
-            if records:
-                by_instance = [[r.metrics["accuracy"][k - 1] for r in records] for k in instances]
-                cells = tuple(percent([a for a in column if a is not None]) for column in by_instance)
-                rows.append(Row(label, f"ours, {profile}", cells, note_on(records)))
-    return rows or [Row(label, "ours", (NOT_RUN,) * len(instances))]
+        # Finished and unfinished runs, real data and stand-ins: a mean over two kinds would be a number of neither.
+        kinds = itertools.groupby(sorted(ledger.load_records(experiment, variant, profile), key=_kind), _kind)
+        for records in (list(same_kind) for _, same_kind in kinds):
+            by_instance = [[r.metrics["accuracy"][k - 1] for r in records] for k in instances]
+            known = [[accuracy for accuracy in column if accuracy is not None] for column in by_instance]
+            cells = tuple(percent(column) if column else "–" for column in known)
+            rows.append(Row(label, f"ours, {profile}", cells, note_on(records)))
+    return rows or [Row(label, "ours", (), NOT_RUN)]
+
+
+def _kind(record: Record) -> tuple[bool, bool]:
+    return record.data["is_standin"], not record.complete
 
 
 def note_on(records: list[Record]) -> str:
@@ -109,7 +116,7 @@ def experiment_list(experiments: Iterable) -> str:
 def text_table(table: Table) -> str:
     """A table for a terminal."""
     header = ("", "", *table.columns, "")
-    body = [(row.label, row.source, *row.cells, row.note) for row in table.rows]
+    body = [(row.label, row.source, *_filled(row, table), row.note) for row in table.rows]
     widths = [max(len(line[i]) for line in (header, *body)) for i in range(len(header))]
     lines = [table.caption, ""]
     for line in (header, *body):
@@ -121,12 +128,16 @@ def text_table(table: Table) -> str:
     return "\n".join(lines)
 
 
+def _filled(row: Row, table: Table) -> tuple[str, ...]:
+    return row.cells or ("–",) * len(table.columns)
+
+
 def html_table(table: Table) -> str:
     """A table for a page: a caption, header cells with their scope, notes in the last column."""
     head = "".join(f'<th scope="col">{escape(c)}</th>' for c in ("", "", *table.columns, "behind it"))
     lines = []
     for row in table.rows:
-        cells = "".join(f"<td>{escape(c)}</td>" for c in (row.source, *row.cells, row.note))
+        cells = "".join(f"<td>{escape(c)}</td>" for c in (row.source, *_filled(row, table), row.note))
         kind = "paper" if row.source == "paper" else "ours"
         lines.append(f'<tr class="{kind}"><th scope="row">{escape(row.label)}</th>{cells}</tr>')
     return (

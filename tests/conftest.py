@@ -8,8 +8,8 @@ from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Decoding Omniglot and drawing the glyphs take seconds: done once, kept between runs, and out of the user's own cache. Tests of
-# the cache itself use one of their own.
+# Decoding Omniglot and drawing the glyphs take seconds: done once, kept between runs, and out of the user's own cache.
+# Tests of the cache itself use one of their own.
 os.environ.setdefault("BOOK_CACHE_DIR", str(ROOT / "_build" / "cache"))
 # Two busy processes on two cores would spin, each waiting for the other's threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

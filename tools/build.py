@@ -2,8 +2,8 @@
 
     python -m tools.build [--repository-url URL --branch main]
 
-The address of the repository, where it is given, makes the launch and repository buttons appear. MathJax is copied beside
-the pages from `node_modules`, so that reading them needs no network; without it the pages load MathJax from a CDN.
+The address of the repository, where it is given, makes the launch and repository buttons appear. MathJax is copied
+beside the pages from `node_modules`, so that reading them needs no network; without it the pages load it from a CDN.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from tools.chapters import BUILD, EXECUTED, ROOT
 
 HTML = BUILD / "html"
 MATHJAX = ROOT / "node_modules" / "mathjax" / "es5"
-# One file that draws SVG, so that no font is loaded: some browsers refuse fonts from file://. The rest are the TeX packages that
-# it loads by name when a page uses them.
+# One file that draws SVG, so that no font is loaded: some browsers refuse fonts from file://. The rest are the TeX
+# packages that it loads by name when a page uses them.
 MATHJAX_PARTS = ["tex-mml-svg.js", "input/tex/extensions"]
 COLAB = "https://colab.research.google.com"
 

@@ -2,9 +2,9 @@
 
     python -m tools.execute --profile smoke --seed 0 --device auto
 
-An executed notebook is kept in `_build/chapters/<profile>-<seed>-<device>/` with a key: the sha256 of everything that its
-output depends on. It is used again only while the key is the same. The pages are built from `_build/executed/`, a copy of
-`book/` in which each notebook is the executed one.
+An executed notebook is kept in `_build/chapters/<profile>-<seed>-<device>/` with a key: the sha256 of everything that
+its output depends on. It is used again only while the key is the same. The pages are built from `_build/executed/`, a
+copy of `book/` in which each notebook is the executed one.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 import time
@@ -50,7 +51,7 @@ def files_digest(folders: list[Path]) -> str:
 
 @cache
 def characters() -> tuple[str, str]:
-    """Name and digest of the characters that the chapters will find; decoded here, once, before any chapter is timed."""
+    """Name and digest of the characters that the chapters will find; decoded here, before any chapter is timed."""
     from lib.data import load_characters
 
     with warnings.catch_warnings(record=True):  # the line printed below says it
@@ -67,7 +68,7 @@ def chapter_key(notebook: Path, parameters: dict, shared: str) -> str:
 
 
 def shared_digest() -> str:
-    """What every chapter depends on: code, committed data, pins, Python, a GPU or none, and which characters there are."""
+    """What every chapter depends on: code, committed data, pins, Python, a GPU or none, which characters there are."""
     tools = [ROOT / "tools" / name for name in ("execute.py", "freeze.py", "kernel.py")]
     code = files_digest([ROOT / "lib", ROOT / "data", ROOT / "requirements.txt", *tools])
     return "\0".join([code, platform.python_version(), str(torch.cuda.is_available()), *characters()])
@@ -108,8 +109,10 @@ def read_valid(path: Path, key: str) -> nbformat.NotebookNode | None:
     return notebook if notebook.metadata.get("executed", {}).get("key") == key else None
 
 
-def execute_chapter(name: str, parameters: dict, *, force: bool = False, shared: str | None = None) -> tuple[Path, bool]:
-    """Execute `name` (a path from the root) unless a valid execution is stored; returns its path and whether it was stored.
+def execute_chapter(
+    name: str, parameters: dict, *, force: bool = False, shared: str | None = None
+) -> tuple[Path, bool]:
+    """Execute `name` (a path from the root) unless a valid execution is stored: (its path, whether it was stored).
 
     Raises ChapterError, which names the chapter and the cell and holds the traceback; the notebook as far as it came is
     then in `_build/failed/`.
@@ -135,11 +138,14 @@ def execute_chapter(name: str, parameters: dict, *, force: bool = False, shared:
             parameters=parameters,
             cwd=source.parent,
             kernel_name="python3",
+            language="python",
             progress_bar=False,
             execution_timeout=SMOKE_CELL_SECONDS if parameters["profile"] == "smoke" else None,
             coalesce_streams=True,
             kernel_manager_class=Manager,
-            extra_arguments=["--log-level=ERROR"],  # else it warns that its connection, on this machine, is not encrypted
+            extra_arguments=[
+                "--log-level=ERROR"
+            ],  # else it warns that its connection, on this machine, is not encrypted
         )
     except papermill.PapermillExecutionError as error:
         raise ChapterError(
@@ -194,13 +200,16 @@ def main() -> int:
     parameters = {"profile": options.profile, "seed": options.seed, "device": options.device}
 
     shared, executed, total = shared_digest(), {}, time.perf_counter()
-    print(f"executing the chapters: profile {options.profile}, seed {options.seed}, device {options.device}", flush=True)
+    print(
+        f"executing the chapters: profile {options.profile}, seed {options.seed}, device {options.device}", flush=True
+    )
     for name in toc_notebooks():
         print(f"  {name} ... ", end="", flush=True)
         try:
             executed[name], was_stored = execute_chapter(name, parameters, force=options.force, shared=shared)
         except ChapterError as error:
-            print(f"FAILED\n\n{error}\n\nThe notebook as far as it came: _build/failed/{name}", flush=True)
+            text = str(error) if sys.stdout.isatty() else re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # colours
+            print(f"FAILED\n\n{text}\n\nThe notebook as far as it came: _build/failed/{name}", flush=True)
             return 1
         seconds = nbformat.read(executed[name], as_version=4).metadata["executed"]["seconds"]
         print(f"{seconds:.1f} s{' (unchanged, kept from an earlier run)' if was_stored else ''}", flush=True)

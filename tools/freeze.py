@@ -1,11 +1,13 @@
 """Make an executed notebook fit for a page that has no kernel behind it."""
 
 import html
+import re
 from collections.abc import Iterator
 
 import nbformat
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+PARAMETER = re.compile(r"\b(profile|seed|device)\b")
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 
 
@@ -13,15 +15,17 @@ def freeze(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Return the notebook with its run's traces removed, parameters shown once, and each widget as it stood at the end.
 
     - Of the two parameter cells, the committed one and the injected one, the page shows the injected one: what was run.
+      It shows neither if no other cell names a parameter.
     - A widget that brings its own `text/html` (the inspector) is left alone. Another one becomes a note that names its
       controls, followed by what its output areas held.
     - The widgets' state and papermill's metadata (times, paths of the machine) go.
     """
+    hidden = {"parameters"} if uses_parameters(notebook) else {"parameters", "injected-parameters"}
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
         tags = cell.metadata.get("tags", [])
-        if "parameters" in tags and "remove-cell" not in tags:
+        if hidden & set(tags) and "remove-cell" not in tags:
             cell.metadata["tags"] = [*tags, "remove-cell"]
     state = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
     for cell in notebook.cells:
@@ -30,6 +34,15 @@ def freeze(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     notebook.metadata.pop("widgets", None)
     notebook.metadata.pop("papermill", None)
     return notebook
+
+
+def uses_parameters(notebook: nbformat.NotebookNode) -> bool:
+    """Whether a code cell other than the two parameter cells names a parameter."""
+    return any(
+        PARAMETER.search(cell.source)
+        for cell in notebook.cells
+        if cell.cell_type == "code" and not {"parameters", "injected-parameters"} & set(cell.metadata.get("tags", []))
+    )
 
 
 def frozen_outputs(output: nbformat.NotebookNode, state: dict) -> Iterator[nbformat.NotebookNode]:

@@ -14,8 +14,8 @@ SLICE = 0.5  # seconds
 class PollingChannel(AsyncZMQSocketChannel):
     """A channel that looks again every half second whether a message has come.
 
-    nbclient sends what `ipywidgets.Output` captures over the channel on which it waits for a cell's reply. A socket tells of
-    a new message once; if the sending has used that up, the waiting would never end (nbclient issue 312).
+    nbclient sends what `ipywidgets.Output` captures over the channel on which it waits for a cell's reply. A socket
+    tells of a new message once; if the sending has used that up, the waiting would never end (nbclient issue 312).
     """
 
     async def get_msg(self, timeout: float | None = None) -> dict:

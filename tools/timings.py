@@ -1,4 +1,4 @@
-"""Copy the measured times of the last `make book` into `data/timings.json`, from which the chapters take their cost labels.
+"""Copy the chapters' measured times into `data/timings.json`, from which the chapters take their cost labels.
 
     python -m tools.timings
 
@@ -14,7 +14,7 @@ TIMINGS = ROOT / "data" / "timings.json"
 
 
 def merge(committed: dict, measured: dict) -> dict:
-    """`committed` with each chapter's measurement put under its profile and kind of machine; chapters sorted by name."""
+    """`committed` with each chapter's measurement under its profile and kind of machine; chapters sorted by name."""
     merged = {chapter: {profile: dict(kinds) for profile, kinds in runs.items()} for chapter, runs in committed.items()}
     for chapter, run in measured.items():
         machine = run["machine"]
@@ -30,7 +30,7 @@ def merge(committed: dict, measured: dict) -> dict:
 def main() -> int:
     measured = EXECUTED / "timings.json"
     if not measured.is_file():
-        print("There is no _build/executed/timings.json: run `make book` first.")
+        print("There is no _build/executed/timings.json: run `make timings`.")
         return 1
     committed = json.loads(TIMINGS.read_text(encoding="utf-8")) if TIMINGS.is_file() else {}
     merged = merge(committed, json.loads(measured.read_text(encoding="utf-8")))

@@ -139,7 +139,7 @@ def run(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Re
 
 
 def save_trace(record: ledger.Record, learner: OnlineLearner, task: ClassificationTask) -> Path:
-    """Keep what the learner does to its memory over the first test episode, for the laboratory. Returns the trace's path."""
+    """Keep what the learner does to its memory over the first test episode, for the laboratory. Returns its path."""
     episode = task.test.batch(0, 1)
     xs = (episode.xs * 255).round() / 255  # a trace keeps images as bytes: whoever runs it again gets the same answers
     title = f"MANN, {record.profile} profile, after {record.updates:,} updates".replace(",", " ")
@@ -157,8 +157,8 @@ def trace_path(record: ledger.Record) -> Path:
 
 def episode_of(trace: Trace, device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
     """The episode that a trace was recorded on: xs (1, T, 400) and ys (1, T)."""
-    xs = torch.from_numpy(trace.images).flatten(1).float() / 255
-    return xs.unsqueeze(0).to(device), torch.from_numpy(trace.labels).unsqueeze(0).to(device)
+    xs = torch.from_numpy(trace.images.copy()).flatten(1).float() / 255
+    return xs.unsqueeze(0).to(device), torch.from_numpy(trace.labels.copy()).unsqueeze(0).to(device)
 
 
 def curve_of(log: list[dict[str, Any]]) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def _keep(learner: OnlineLearner, name: str, identity: dict[str, Any], updates: 
 
 
 def load_trained(record: ledger.Record, device: torch.device | str = "cpu") -> OnlineLearner:
-    """The learner of a record with a committed checkpoint. Raises CheckpointError if the file is not the recorded one."""
+    """The learner of a record that keeps its weights. Raises CheckpointError if the file is not the recorded one."""
     if record.checkpoint is None:
         raise CheckpointError(f"{record.name} keeps no checkpoint; run it with --keep-checkpoint")
     path = ledger.ROOT / record.checkpoint["file"]
@@ -230,7 +230,7 @@ def table1() -> report.Table:
 
 
 def compare_with_paper() -> str:
-    """Sentences, in Markdown, on how MANN's complete runs of the paper profile compare with the paper's row of table 1."""
+    """Sentences, in Markdown, on how MANN's runs of the paper profile compare with the paper's row of table 1."""
     paper = ledger.paper_numbers("mann")["table1"]
     records = ledger.load_records("mann.table1", "mann", "paper")
     if not records:
@@ -248,8 +248,8 @@ def compare_with_paper() -> str:
     if differences[worst] < -2:
         verdict = "short of the paper's row by more than 2 points at some instance"
     return (
-        f"**{progress} MANN is {verdict}.** Its lowest cell beside the paper is the {report.ordinal(worst)} instance, at "
-        f"{differences[worst]:+.1f} points, its highest the {report.ordinal(best)}, at {differences[best]:+.1f}."
+        f"**{progress} MANN is {verdict}.** Its lowest cell beside the paper is the {report.ordinal(worst)} instance, "
+        f"at {differences[worst]:+.1f} points, its highest the {report.ordinal(best)}, at {differences[best]:+.1f}."
     )
 
 
@@ -261,9 +261,9 @@ def figure2() -> report.Table:
         for record in ledger.load_records("mann.table1", variant, "paper"):
             at = {u: a for u, a in zip(record.curve["update"], record.curve["accuracy"], strict=True)}
             for k in instances:
-                cells = tuple(f"{100 * at[u][k - 1]:.1f}" if u in at else report.NOT_RUN for u in points)
+                cells = tuple(f"{100 * at[u][k - 1]:.1f}" if u in at else "–" for u in points)
                 rows.append(report.Row(f"{LABELS[variant]}, {report.ordinal(k)}", f"ours, seed {record.seed}", cells))
-    caption = "Training accuracy in percent by instance, mean of the last 500 updates (Santoro et al. 2016, figure 2, a and b)"
+    caption = "Training accuracy in percent by instance, means of 500 updates (Santoro et al. 2016, figure 2)"
     return report.Table(caption, tuple(f"{u:,}".replace(",", " ") for u in points), tuple(rows))
 
 

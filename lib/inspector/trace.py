@@ -144,6 +144,27 @@ class Trace:
         steps = np.flatnonzero((mass[:, slot] >= WRITTEN * mass.mean(1)) & (mass[:, slot] > 0))
         return [(int(step), float(mass[step, slot])) for step in steps]
 
+    def telling_step(self) -> tuple[int, int | None]:
+        """A step and a slot to open a viewer at: the first right answer that reads most what its own class wrote.
+
+        Slots that the same step writes do not count. (0, None) if there is no such step.
+        """
+        if self.memory is None:
+            return 0, None
+        writers = [[step for step, _ in self.written(slot)] for slot in range(self.slots)]
+        for step in np.flatnonzero(self.right & (self.instance > 1)):
+            reads = self.read_weights[step].sum(0)
+            earlier = [
+                slot
+                for slot in range(self.slots)
+                if step not in writers[slot] and min(writers[slot], default=step) < step
+            ]
+            if earlier:
+                slot = max(earlier, key=lambda slot: reads[slot])
+                if self.labels[max(t for t in writers[slot] if t < step)] == self.labels[step]:
+                    return int(step), slot
+        return 0, None
+
     def accuracy_by_instance(self, last: int = 10) -> dict[int, float]:
         """Share of right answers at the steps of each instance number from 1 to `last`, if there are such steps."""
         seen = [number for number in range(1, last + 1) if (self.instance == number).any()]

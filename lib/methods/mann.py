@@ -133,7 +133,7 @@ class MANN(OnlineLearner):
         return torch.cat([hidden, read], dim=-1), next_state
 
     def control(self, projected: Tensor, state: MANNState) -> tuple[Tensor, Tensor]:
-        """The controller's new (hidden, cell): an LSTM (equations 9 to 15), or one tanh layer, whose cell is its output."""
+        """The controller's new (hidden, cell): an LSTM (equations 9 to 15), or one tanh layer that is both."""
         if self.config.controller == "feedforward":
             hidden = torch.tanh(projected + self.from_state(state.read))
             return hidden, hidden

@@ -111,7 +111,8 @@ class OnlineLearner(nn.Module):
         if x.ndim != dimensions or x.shape[-1] != self.features or y.shape != x.shape[:-1]:
             leading = "(B, T" if dimensions == 3 else "(B"
             raise ValueError(
-                f"expected inputs {leading}, {self.features}) and labels {leading}), got {tuple(x.shape)} and {tuple(y.shape)}"
+                f"expected inputs {leading}, {self.features}) and labels {leading}), "
+                f"got {tuple(x.shape)} and {tuple(y.shape)}"
             )
 
     def _device(self) -> torch.device:

@@ -1,8 +1,8 @@
 """A bank of character images on the training device, rotated, shifted and shrunk in one resampling.
 
-Santoro et al. 2016 rotate and translate the 105-pixel image, shrink it to 20 x 20 and then turn whole classes by multiples
-of 90 degrees. All four are one affine map; the bank keeps each image averaged over the area of one small pixel, so that
-resampling it at 400 points shrinks it without aliasing.
+Santoro et al. 2016 rotate and translate the 105-pixel image, shrink it to 20 x 20 and then turn whole classes by
+multiples of 90 degrees. All four are one affine map; the bank keeps each image averaged over the area of one small
+pixel, so that resampling it at 400 points shrinks it without aliasing.
 """
 
 import math
@@ -50,8 +50,8 @@ class ImageBank:
     ) -> Float[Tensor, "*batch 400"]:
         """The asked images as flat 20 x 20 vectors in [0, 1], ink = 1.
 
-        quarter_turns: 0 to 3, counter-clockwise, after all else; angles: radians, counter-clockwise; shifts: pixels of the
-        105-pixel image, to the right and down. What is left out is zero.
+        quarter_turns: 0 to 3, counter-clockwise, after all else; angles: radians, counter-clockwise; shifts: pixels of
+        the 105-pixel image, to the right and down. What is left out is zero.
         """
         shape = classes.shape
         index = (classes * self.drawings + drawings).flatten()

@@ -1,4 +1,4 @@
-"""Random streams that can be entered anywhere: the n-th batch depends on (seed, stream, n) and on nothing drawn before."""
+"""Random streams to enter anywhere: the n-th batch depends on (seed, stream, n) and on nothing drawn before."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""One training loop for any learner. The n-th batch is a function of (seed, n), so resuming needs only n and the weights."""
+"""One training loop for any learner. The n-th batch depends on (seed, n) alone: to resume, n and the weights suffice."""
 
 import json
 import math
@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from lib.methods.online import OnlineLearner
-from lib.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from lib.training.checkpoint import CheckpointError, load_checkpoint, read_details, save_checkpoint
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class TrainingResult:
 
 
 class NonFiniteLoss(RuntimeError):
-    """The loss became infinite or not a number."""
+    """The loss or its gradient became infinite or not a number."""
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """`auto` is CUDA if there is one, else the CPU; any other name is PyTorch's. Raises ValueError if it is not there."""
+    """`auto` is CUDA if there is one, else the CPU; other names are PyTorch's. Raises ValueError if it is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -97,9 +97,10 @@ def train(
     """Train `learner` on `task`, going on from the checkpoint in `folder` if there is one.
 
     task: gives `train.batch(n, size)`, `validation.batch(n, size)`, `loss(logits, batch)` and `tally()`, such as
-    `lib.tasks.classification.ClassificationTask`. folder: for `checkpoint.safetensors` and `log.jsonl`; None keeps nothing.
-    identity: what the run is (its config, its data's digest); a checkpoint of another identity is refused. until: a
-    `time.monotonic()` after which the run is checkpointed and left. on_log: called with each line of the log.
+    `lib.tasks.classification.ClassificationTask`. folder: for `checkpoint.safetensors` and `log.jsonl`; None keeps
+    nothing. identity: what the run is (its config, its data's digest); a checkpoint of another identity is refused.
+    until: a `time.monotonic()` after which the run is left, to go on at its last checkpoint another time. on_log: is
+    called with each line of the log.
 
     Raises NonFiniteLoss, and CheckpointError if the folder's checkpoint is damaged or of another run.
     """
@@ -119,21 +120,23 @@ def train(
             loss = task.loss(logits, batch)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(learner.parameters(), config.clip)
+            norm = torch.nn.utils.clip_grad_norm_(learner.parameters(), config.clip)
             optimizer.step()
             # Stays on the device: asking for the value here would make a GPU wait at every update.
-            first_bad = torch.where(torch.isfinite(loss.detach()), first_bad, first_bad.clamp(max=update))
+            finite = torch.isfinite(loss.detach()) & torch.isfinite(norm)
+            first_bad = torch.where(finite, first_bad, first_bad.clamp(max=update))
             tally.add(logits.detach(), batch, loss)
             bar.update()
 
             out_of_time = time.monotonic() > until
-            if update % config.log_every == 0 or update == config.updates or out_of_time:
-                if first_bad <= config.updates:
-                    raise NonFiniteLoss(
-                        f"the loss was not finite at update {int(first_bad)}; the weights saved before it are kept. "
-                        f"Config: {json.dumps(identity)}"
-                    )
-            if update % config.log_every == 0 or update == config.updates:
+            log_now = update % config.log_every == 0 or update == config.updates
+            if (log_now or out_of_time) and first_bad <= config.updates:
+                raise NonFiniteLoss(
+                    f"the loss or its gradient was not finite at update {int(first_bad)}; the weights saved before it "
+                    "are kept. "
+                    f"Config: {json.dumps(identity)}"
+                )
+            if log_now:
                 line = {"update": update, "seconds": time.monotonic() - started, **tally.summary()}
                 if update % config.validate_every == 0 or update == config.updates:
                     line["validation"] = evaluate(learner, task, task.validation, config.validation_batches)
@@ -147,8 +150,11 @@ def train(
             if out_of_time:
                 break
     learner.eval()
-    done = update - update % config.checkpoint_every if update < config.updates else update
-    return TrainingResult(done if folder else update, update == config.updates, time.monotonic() - started, log)
+    complete = update == config.updates
+    if folder and not complete:  # what was done after the last checkpoint is lost, as after a kill
+        update -= update % config.checkpoint_every
+        log = [line for line in log if line["update"] <= update]
+    return TrainingResult(update, complete, time.monotonic() - started, log)
 
 
 @torch.no_grad()
@@ -169,12 +175,13 @@ def _resume(folder, learner, optimizer, identity) -> tuple[int, float, list[dict
     path = folder / "checkpoint.safetensors" if folder else None
     if path is None or not path.exists():
         return 0, 0.0, []
-    details = load_checkpoint(path, learner, optimizer)
+    details = read_details(path)
     if details["identity"] != identity:
         raise CheckpointError(
             f"{path} is of another run (another config, seed or data); delete the folder or choose another. "
             f"There: {json.dumps(details['identity'])}. Here: {json.dumps(identity)}"
         )
+    load_checkpoint(path, learner, optimizer)
     return details["update"], details["seconds"], details["log"]
 
 

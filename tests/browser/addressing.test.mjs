@@ -123,6 +123,36 @@ group("the page", () => {
     await context.close();
   });
 
+  test("in a live notebook it leads the traits and follows them", async () => {
+    const live = await browser.newPage();
+    await live.setContent("<main></main>");
+    const source = readFileSync(new URL("../../lib/inspector/addressing.js", import.meta.url), "utf8");
+    await live.addScriptTag({ type: "module", content: `${source}\nwindow.render = render;` });
+    await live.waitForFunction(() => window.render);
+    const traits = await live.evaluate((start) => {
+      const values = structuredClone(start), listeners = {}; // what anywidget gives: get, set, on, off, save_changes
+      const set = (name, value) => { values[name] = value; for (const tell of listeners[`change:${name}`] ?? []) tell(); };
+      const model = {
+        get: (name) => values[name], set, save_changes: () => { window.saved = structuredClone(values); },
+        on: (event, tell) => (listeners[event] ??= new Set()).add(tell), off: (event, tell) => listeners[event].delete(tell),
+      };
+      window.model = model;
+      window.stop = window.render({ model, el: document.querySelector("main") });
+      window.count = () => Object.values(listeners).reduce((sum, all) => sum + all.size, 0);
+      document.querySelector(".ca-buttons button").click();
+      return window.saved;
+    }, cases[1].start);
+    close(traits.memory, cases[1].write.memory);
+    close(traits.usage, cases[1].write.usage);
+    assert.match(await live.locator(".ca-story").textContent(), /^The key was written into slot 5/, "its own change is not taken for a foreign one");
+
+    await live.evaluate(() => { model.set("memory", [[1, 0], [0, 1]]); model.set("usage", [1, 0]); model.set("key", [0, 2]); });
+    assert.equal(await live.locator(".ca tbody tr").count(), 2);
+    assert.match(await live.locator(".ca-story").textContent(), /^Slot 1 is most like the key: cosine 1\.000/);
+    assert.deepEqual(await live.evaluate(() => { stop(); return [count(), document.querySelector("main").childElementCount]; }), [0, 0]);
+    await live.close();
+  });
+
   test("follows the theme of the page, and fits a narrow one", async () => {
     await show({ theme: "dark", width: 390 });
     assert.equal(await page.locator(".ca").getAttribute("data-theme"), "dark");

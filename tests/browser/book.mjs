@@ -30,9 +30,10 @@ export function launch() {
 
 /**
  * Open a page of the book from file:// with the network off and wait until its scripts and formulas are done.
+ * `leadsTo` is the page to which it redirects, if it does.
  * `problems` collects what a reader must never meet: console errors, exceptions, requests to anything but a file.
  */
-export async function open(browser, name, { theme = "light", width = 1280, height = 900 } = {}) {
+export async function open(browser, name, { theme = "light", width = 1280, height = 900, leadsTo = name } = {}) {
   const context = await browser.newContext({ viewport: { width, height }, offline: true, reducedMotion: "reduce" });
   await context.addInitScript((mode) => localStorage.setItem("mode", mode), theme);
   const page = await context.newPage();
@@ -46,6 +47,7 @@ export async function open(browser, name, { theme = "light", width = 1280, heigh
   });
   page.on("requestfailed", (request) => problems.push(`failed: ${request.url()} ${request.failure()?.errorText}`));
   await page.goto(address(name), { waitUntil: "load" });
+  await page.waitForURL(address(leadsTo));
   await page.evaluate(() => window.MathJax?.startup?.promise);
   return { context, page, problems };
 }

@@ -59,8 +59,7 @@ for (const name of pages().filter((name) => name !== REDIRECT)) {
 }
 
 test("the front door leads to the opening page", async () => {
-  const { context, page, problems } = await open(browser, REDIRECT);
-  await page.waitForURL(/book\/index\.html$/);
+  const { context, problems } = await open(browser, REDIRECT, { leadsTo: "book/index.html" });
   assert.deepEqual(problems, []);
   await context.close();
 });

@@ -197,3 +197,30 @@ def test_wrong_episodes_are_refused(toy, episode):
         record(toy, xs, ys, index=2)
     with pytest.raises(ValueError, match="not images of 4 x 4"):
         record(toy, xs[:, :, :15], ys)
+
+
+def test_the_telling_step_is_a_right_answer_that_reads_its_own_class():
+    def weights(*slots):
+        return np.eye(3, dtype=np.float32)[list(slots)][:, None]
+
+    trace = Trace(
+        title="",
+        note="",
+        images=np.zeros((4, 2, 2), np.uint8),
+        labels=np.array([0, 1, 1, 0]),
+        probabilities=np.array([[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.9, 0.1]], np.float32),
+        instance=np.array([1, 1, 2, 2]),
+        memory=np.zeros((4, 3, 1), np.float32),
+        read_weights=weights(0, 0, 0, 0),  # step 2 reads what class 0 wrote, step 3 does so rightly
+        write_weights=weights(0, 1, 2, 2),
+        usage=np.zeros((4, 3), np.float32),
+        least_used=np.zeros((4, 3), bool),
+    )
+    assert trace.telling_step() == (3, 0)
+    assert dataclasses.replace(trace, labels=np.array([1, 0, 0, 1])).telling_step() == (
+        0,
+        None,
+    )  # every answer is wrong
+    assert replace(
+        trace, memory=None, read_weights=None, write_weights=None, usage=None, least_used=None
+    ).telling_step() == (0, None)

@@ -142,6 +142,23 @@ def test_a_prediction_depends_on_the_first_input_and_the_first_label(kind):
     assert (learner(other_xs, ys) - logits)[:, 4:].abs().max() > 1e-9
 
 
+@with_memory
+def test_the_gradient_goes_back_through_the_whole_episode(kind):
+    """From the last answer to the first input, by the chain rule and by a small step; three calls of `unroll` apart."""
+    learner = make(kind).double()
+    xs, ys = episodes(15, 1, 2 * CHUNK + 2)
+    xs = xs.double().requires_grad_()
+    answer = learner(xs, ys)[0, -1, 0]
+    (gradient,) = torch.autograd.grad(answer, xs)
+    direction = torch.zeros_like(xs)
+    direction[0, 0] = gradient[0, 0] / gradient[0, 0].norm()
+    step = 1e-5
+    with torch.no_grad():
+        up, down = (learner(xs + sign * step * direction, ys)[0, -1, 0] for sign in (1, -1))
+    assert gradient[0, 0].norm() > 1e-7
+    assert ((up - down) / (2 * step)).item() == pytest.approx(gradient[0, 0].norm().item(), rel=1e-3)
+
+
 def test_a_feedforward_network_remembers_nothing_but_the_last_label():
     learner = make("feedforward")
     xs, ys = episodes(6, 1, 8)

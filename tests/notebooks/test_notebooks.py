@@ -10,8 +10,14 @@ import pytest
 from tools.chapters import ROOT, toc_entries, toc_notebooks
 from tools.execute import ChapterError, execute_chapter, shared_digest
 
-NOTEBOOKS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "book").rglob("*.ipynb") if "." not in path.stem)
-SMOKE = {"profile": "smoke", "seed": 0, "device": "auto"}  # what `make book` uses: it then finds these executions stored
+NOTEBOOKS = sorted(
+    path.relative_to(ROOT).as_posix() for path in (ROOT / "book").rglob("*.ipynb") if "." not in path.stem
+)
+SMOKE = {
+    "profile": "smoke",
+    "seed": 0,
+    "device": "auto",
+}  # what `make book` uses: it then finds these executions stored
 
 
 @pytest.fixture(scope="module")
