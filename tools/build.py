@@ -119,8 +119,8 @@ def main() -> int:
     for page in sorted(HTML.rglob("*.html")):
         text = corrected(page.read_text(encoding="utf-8"))
         page.write_text(text, encoding="utf-8")
-        external = external_loads(text)
-        if external and mathjax:
+        external = [url for url in external_loads(text) if mathjax or "mathjax" not in url]
+        if external:
             print(f"{page.relative_to(ROOT)} loads from other hosts: {', '.join(external)}", flush=True)
             return 1
     print(f"The book: {HTML / 'index.html'}", flush=True)

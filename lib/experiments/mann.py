@@ -9,6 +9,7 @@ Reading notes. An «episode» of the 100 000 is read as one update on a minibatc
 training classes are held out to validate on, so 1150 are trained on; the 423 test classes are used once, at the end.
 """
 
+import json
 import math
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -99,6 +100,7 @@ def run(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Re
     task = build_task(settings, characters, seed, device)
     learner = build_learner(settings, seed).to(device)
     name = ledger.record_name("mann.table1", variant, profile, seed)
+    ledger.refuse_stand_in(name, data)  # before the work, not after it
     identity = {"run": name, "config": asdict(settings), "data": data}
     result = train(
         learner,
@@ -112,7 +114,10 @@ def run(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Re
     )
     if not result.complete:
         # What was learnt after the last checkpoint is not part of the record.
-        load_checkpoint(options.runs / name / "checkpoint.safetensors", learner)
+        if result.updates:
+            load_checkpoint(options.runs / name / "checkpoint.safetensors", learner)
+        else:
+            learner = build_learner(settings, seed).to(device)
     finished = result.complete or options.record_unfinished
     metrics = evaluate(learner, task, task.test, settings.test_batches, progress=options.progress) if finished else {}
     record = ledger.Record(
@@ -201,6 +206,8 @@ def verify(record: ledger.Record, device: str) -> tuple[bool, str]:
         learner = load_trained(record, pick_device(device))
     except CheckpointError as error:
         return False, str(error)
+    if record.config != json.loads(json.dumps(asdict(config(record.variant, record.profile)))):
+        return False, f"its config is not the one that the code now has for {record.variant}, {record.profile} profile"
     characters = load_characters()
     if characters.digest != record.data["sha256"]:
         return (

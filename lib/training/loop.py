@@ -1,4 +1,4 @@
-"""One training loop for any learner. The n-th batch depends on (seed, n) alone: to resume, n and the weights suffice."""
+"""One training loop for any learner. The n-th batch depends on (seed, n) alone: n and the weights suffice to resume."""
 
 import json
 import math

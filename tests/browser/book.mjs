@@ -30,10 +30,10 @@ export function launch() {
 
 /**
  * Open a page of the book from file:// with the network off and wait until its scripts and formulas are done.
- * `leadsTo` is the page to which it redirects, if it does.
+ * `query` is appended to the address; `leadsTo` is the page to which it redirects, if it does.
  * `problems` collects what a reader must never meet: console errors, exceptions, requests to anything but a file.
  */
-export async function open(browser, name, { theme = "light", width = 1280, height = 900, leadsTo = name } = {}) {
+export async function open(browser, name, { theme = "light", width = 1280, height = 900, query = "", leadsTo = name } = {}) {
   const context = await browser.newContext({ viewport: { width, height }, offline: true, reducedMotion: "reduce" });
   await context.addInitScript((mode) => localStorage.setItem("mode", mode), theme);
   const page = await context.newPage();
@@ -46,8 +46,8 @@ export async function open(browser, name, { theme = "light", width = 1280, heigh
     if (!/^(file|data|blob):/.test(request.url())) problems.push(`request: ${request.url()}`);
   });
   page.on("requestfailed", (request) => problems.push(`failed: ${request.url()} ${request.failure()?.errorText}`));
-  await page.goto(address(name), { waitUntil: "load" });
-  await page.waitForURL(address(leadsTo));
+  await page.goto(address(name) + query, { waitUntil: "load" });
+  await page.waitForURL(address(leadsTo) + query);
   await page.evaluate(() => window.MathJax?.startup?.promise);
   return { context, page, problems };
 }
