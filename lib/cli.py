@@ -12,7 +12,7 @@ import tyro
 from lib import ledger, report
 from lib.bench import bench_mann
 from lib.data.store import DataError
-from lib.experiments import EXPERIMENTS, Experiment, RunOptions, find_experiment
+from lib.experiments import EXPERIMENTS, PROFILES, Experiment, RunOptions, find_experiment
 from lib.ledger import LedgerError
 from lib.training.checkpoint import CheckpointError
 from lib.training.loop import NonFiniteLoss, pick_device
@@ -92,6 +92,8 @@ def sweep(
         parallel: runs at a time, each a process of its own; several share one GPU well.
         runs: the folder of runs in progress.
     """
+    if profile not in PROFILES:
+        raise ValueError(f"there is no profile {profile!r}; known: {', '.join(PROFILES)}")
     until = time.monotonic() + 60 * minutes
     waiting = [
         (experiment.name, variant, seed)
@@ -137,6 +139,8 @@ def verify(experiment: tyro.conf.Positional[str | None] = None, *, device: str =
         experiment: one experiment only; all of them if left out.
         device: auto, cpu, cuda, cuda:1 ...
     """
+    if experiment is not None:
+        find_experiment(experiment)
     outcomes = []
     for record in ledger.load_records(experiment):
         if record.checkpoint is not None:

@@ -18,7 +18,7 @@ from lib.atomic import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 FORMAT = 1
-# Two-sided 95% quantiles of Student's t for 1, 2, ... degrees of freedom; beyond the list, the normal's.
+# Two-sided 95% quantiles of Student's t for 1, 2, ... degrees of freedom; beyond the list, an expansion in 1/degrees.
 T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
@@ -76,17 +76,21 @@ def save_record(record: Record) -> Path:
 
     Raises LedgerError if it cannot be written, or if a stand-in's record would replace one of the real data.
     """
+    refuse_stand_in(record.name, record.data)
     path = results_dir() / f"{record.name}.json"
-    if path.exists() and record.data["is_standin"] and not read_record(path).data["is_standin"]:
-        raise LedgerError(
-            f"{path} was made with the real data and is not replaced by a run on the stand-in {record.data}"
-        )
     text = json.dumps(asdict(record), indent=None, separators=(", ", ": "))
     try:
         write_atomically(path, lambda file: file.write(text.encode() + b"\n"))
     except OSError as error:
         raise LedgerError(f"the record {path} cannot be written: {error.strerror or error}; make room") from error
     return path
+
+
+def refuse_stand_in(name: str, data: dict[str, Any]) -> None:
+    """Raises LedgerError if a run on stand-in data would replace a record of the real data."""
+    path = results_dir() / f"{name}.json"
+    if data["is_standin"] and path.exists() and not read_record(path).data["is_standin"]:
+        raise LedgerError(f"{path} was made with the real data and is not replaced by a run on the stand-in {data}")
 
 
 def read_record(path: Path) -> Record:
@@ -131,7 +135,9 @@ def mean_and_interval(values: list[float]) -> tuple[float, float | None]:
         return mean, None
     deviation = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
     degrees = len(values) - 1
-    quantile = T_QUANTILES[degrees - 1] if degrees <= len(T_QUANTILES) else 1.96
+    z = 1.95996
+    expansion = z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+    quantile = T_QUANTILES[degrees - 1] if degrees <= len(T_QUANTILES) else expansion
     return mean, quantile * deviation / len(values) ** 0.5
 
 
