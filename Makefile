@@ -20,6 +20,7 @@ FORCE ?=
 REPOSITORY_URL ?=
 BRANCH ?= main
 PORT ?= 8000
+unexport PYTHON
 
 VENV := .venv
 RUN := $(VENV)/bin/python
