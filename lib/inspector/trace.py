@@ -147,12 +147,13 @@ class Trace:
     def telling_step(self) -> tuple[int, int | None]:
         """A step and a slot to open a viewer at: the first right answer that reads most what its own class wrote.
 
-        Slots that the same step writes do not count. (0, None) if there is no such step.
+        Only steps after every class was seen, and slots that another step wrote, count. (0, None) if there is none.
         """
         if self.memory is None:
             return 0, None
+        last_first_sight = np.flatnonzero(self.instance == 1)[-1]
         writers = [[step for step, _ in self.written(slot)] for slot in range(self.slots)]
-        for step in np.flatnonzero(self.right & (self.instance > 1)):
+        for step in np.flatnonzero(self.right & (self.instance > 1) & (np.arange(self.steps) > last_first_sight)):
             reads = self.read_weights[step].sum(0)
             earlier = [
                 slot
