@@ -433,3 +433,48 @@ def test_a_network_without_memory_scores_at_chance_from_the_order_of_labels(char
     result = mann.train(learner, task, replace(training, validate_every=60, learning_rate=1e-3), progress=False)
     hits, counts = (sum(result.log[-1]["validation"][part]) for part in ("hits", "counts"))
     assert hits / counts == pytest.approx(0.2, abs=0.03)
+
+
+def paper_record(accuracy: list[float], **changes) -> ledger.Record:
+    """A record of the paper profile with these accuracies of instances 1, 2, 3, 4, 5 and 10."""
+    record = ledger.Record(
+        experiment="mann.table1",
+        variant="mann",
+        profile="paper",
+        seed=0,
+        config={},
+        metrics={"accuracy": accuracy[:5] + [0.95] * 4 + accuracy[5:]},
+        updates=100_000,
+        complete=True,
+        seconds=1.0,
+        machine={},
+        commit=None,
+        data={"name": "omniglot", "sha256": "", "is_standin": False},
+    )
+    return replace(record, **changes)
+
+
+AT_PAPER = [0.364, 0.828, 0.910, 0.926, 0.949, 0.981]
+
+
+def test_the_verdict_on_mann_follows_from_its_records(book, monkeypatch):
+    monkeypatch.setattr(ledger, "paper_numbers", lambda _: PAPER)
+    assert "not run at the paper profile" in mann.compare_with_paper()
+    ledger.save_record(paper_record([0.35, *AT_PAPER[1:5], 0.99]))
+    words = mann.compare_with_paper()
+    assert "After 100 000 of 100 000 updates" in words
+    assert "within 2 points" in words
+    assert "1st instance, at -1.4 points" in words
+    assert "10th, at +0.9" in words
+    ledger.save_record(paper_record([*AT_PAPER[:1], 0.80, *AT_PAPER[2:]]))
+    words = mann.compare_with_paper()
+    assert "short of the paper's row by more than 2 points" in words
+    assert "2nd instance, at -2.8 points" in words
+    ledger.save_record(paper_record(AT_PAPER, updates=9_000, complete=False))
+    assert "After 9 000 of 100 000 updates" in mann.compare_with_paper()
+
+
+def test_a_stand_in_is_not_compared_with_the_paper(book, monkeypatch):
+    monkeypatch.setattr(ledger, "paper_numbers", lambda _: PAPER)
+    ledger.save_record(paper_record(AT_PAPER, data={"name": "glyphs", "sha256": "", "is_standin": True}))
+    assert "within 2 points" not in mann.compare_with_paper()

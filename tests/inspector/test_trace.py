@@ -221,6 +221,6 @@ def test_the_telling_step_is_a_right_answer_that_reads_its_own_class():
         0,
         None,
     )  # every answer is wrong
-    assert replace(
+    assert dataclasses.replace(
         trace, memory=None, read_weights=None, write_weights=None, usage=None, least_used=None
     ).telling_step() == (0, None)
