@@ -239,7 +239,8 @@ def table1() -> report.Table:
 def compare_with_paper() -> str:
     """Sentences, in Markdown, on how MANN's runs of the paper profile compare with the paper's row of table 1."""
     paper = ledger.paper_numbers("mann")["table1"]
-    records = ledger.load_records("mann.table1", "mann", "paper")
+    records = [r for r in ledger.load_records("mann.table1", "mann", "paper") if not r.data["is_standin"]]
+    records = [r for r in records if r.complete] or records
     if not records:
         return "**MANN was not run at the paper profile yet.**"
     asked = config("mann", "paper").training.updates
@@ -269,7 +270,10 @@ def figure2() -> report.Table:
             at = {u: a for u, a in zip(record.curve["update"], record.curve["accuracy"], strict=True)}
             for k in instances:
                 cells = tuple(f"{100 * at[u][k - 1]:.1f}" if u in at else "–" for u in points)
-                rows.append(report.Row(f"{LABELS[variant]}, {report.ordinal(k)}", f"ours, seed {record.seed}", cells))
+                note = f"STAND-IN DATA: {record.data['name']}" if record.data["is_standin"] else ""
+                rows.append(
+                    report.Row(f"{LABELS[variant]}, {report.ordinal(k)}", f"ours, seed {record.seed}", cells, note)
+                )
     caption = "Training accuracy in percent by instance, means of 500 updates (Santoro et al. 2016, figure 2)"
     return report.Table(caption, tuple(f"{u:,}".replace(",", " ") for u in points), tuple(rows))
 

@@ -100,6 +100,9 @@ class OnlineLearner(nn.Module):
     def _advance(self, x: Tensor) -> tuple[Tensor, Any]:
         if self.state is None:
             raise RuntimeError("the stream has not begun: call learner.begin(batch_size) first")
+        expected = (len(self.previous_label), self.features)
+        if x.shape != expected:
+            raise ValueError(f"expected an input {expected} for this stream, got {tuple(x.shape)}")
         inputs = self._with_label(x, self.previous_label)
         return self.step(self.project(inputs.unsqueeze(1))[:, 0], self.state)
 

@@ -64,11 +64,16 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         ) from error
     if optimizer is not None:
         state: dict[int, dict[str, Any]] = {}
-        for name, tensor in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, key = name.split(".")
-                state.setdefault(int(index), {})[key] = tensor
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        try:
+            for name, tensor in tensors.items():
+                if name.startswith("optimizer."):
+                    _, index, key = name.split(".")
+                    state.setdefault(int(index), {})[key] = tensor
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"{path} holds a damaged optimizer state ({error!r}); delete it and train again"
+            ) from error
     return details
 
 
@@ -90,4 +95,7 @@ def _details(path: Path, file) -> dict[str, Any]:
     metadata = file.metadata() or {}
     if metadata.get("format") != str(FORMAT):
         raise CheckpointError(f"{path} is not a checkpoint of format {FORMAT}; delete it and train again")
-    return json.loads(metadata["details"])
+    try:
+        return json.loads(metadata["details"])
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged ({error!r}); delete it and train again") from error

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from lib.atomic import write_atomically
 from lib.methods.online import OnlineLearner
 from lib.training.checkpoint import CheckpointError, load_checkpoint, read_details, save_checkpoint
 
@@ -172,8 +173,12 @@ def evaluate(learner: OnlineLearner, task, sampler, batches: int, batch_size: in
 
 
 def _resume(folder, learner, optimizer, identity) -> tuple[int, float, list[dict[str, Any]]]:
-    path = folder / "checkpoint.safetensors" if folder else None
-    if path is None or not path.exists():
+    if folder is None:
+        return 0, 0.0, []
+    for left_by_a_kill in folder.glob(".*.tmp"):
+        left_by_a_kill.unlink()
+    path = folder / "checkpoint.safetensors"
+    if not path.exists():
         return 0, 0.0, []
     details = read_details(path)
     if details["identity"] != identity:
@@ -182,6 +187,8 @@ def _resume(folder, learner, optimizer, identity) -> tuple[int, float, list[dict
             f"There: {json.dumps(details['identity'])}. Here: {json.dumps(identity)}"
         )
     load_checkpoint(path, learner, optimizer)
+    # A kill may have come between the checkpoint and its log.
+    _save_log(folder, details["log"])
     return details["update"], details["seconds"], details["log"]
 
 
@@ -190,9 +197,16 @@ def _save(folder, learner, optimizer, identity, update, seconds, log) -> None:
         return
     details = {"identity": identity, "update": update, "seconds": seconds, "log": log}
     save_checkpoint(folder / "checkpoint.safetensors", learner, details, optimizer)
+    _save_log(folder, log)
+
+
+def _save_log(folder, log) -> None:
     # Written from the checkpoint's own list, so that it never holds a line of updates that were lost.
-    with open(folder / "log.jsonl", "w") as file:
-        file.writelines(json.dumps(line) + "\n" for line in log)
+    path, text = folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in log)
+    try:
+        write_atomically(path, lambda file: file.write(text.encode()))
+    except OSError as error:
+        raise CheckpointError(f"the log {path} cannot be written: {error.strerror or error}; make room") from error
 
 
 def _postfix(line: dict[str, Any]) -> str:
