@@ -15,7 +15,7 @@ os.environ.setdefault("BOOK_CACHE_DIR", str(ROOT / "_build" / "cache"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Every shape in an annotation of `lib` is checked when the function is called. Before the first import of `lib`.
-install_import_hook("lib", "beartype.beartype")
+install_import_hook("lib", "tests.typechecker.checked")
 
 import torch  # noqa: E402
 
