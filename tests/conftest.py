@@ -6,6 +6,8 @@ from pathlib import Path
 import hypothesis
 from jaxtyping import install_import_hook
 
+import tests.typechecker  # noqa: F401  the import hook names it
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # Decoding Omniglot and drawing the glyphs take seconds: done once, kept between runs, and out of the user's own cache.
