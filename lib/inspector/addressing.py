@@ -45,7 +45,7 @@ class AddressingWidget(anywidget.AnyWidget):
 
     def __init__(
         self,
-        memory: Sequence[Sequence[float]] | np.ndarray | None = None,
+        memory: Sequence | np.ndarray | None = None,
         *,
         key: Sequence[float] | np.ndarray = KEY,
         sharpness: float = 1.0,
@@ -107,7 +107,7 @@ class AddressingWidget(anywidget.AnyWidget):
 
 
 def look_up(
-    memory: Sequence[Sequence[float]], key: Sequence[float], sharpness: float
+    memory: Sequence | np.ndarray, key: Sequence | np.ndarray, sharpness: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cosine similarity (N,), weights (N,) and the read vector (2,): equations 2 to 4, with β before the softmax."""
     slots = torch.tensor(memory, dtype=torch.float64).unsqueeze(0)
