@@ -258,6 +258,19 @@ def compare_with_paper() -> str:
     return (
         f"**{progress} MANN is {verdict}.** Its lowest cell beside the paper is the {report.ordinal(worst)} instance, "
         f"at {differences[worst]:+.1f} points, its highest the {report.ordinal(best)}, at {differences[best]:+.1f}."
+        + "".join(_still_rising(record) for record in records if not record.complete)
+    )
+
+
+def _still_rising(record: ledger.Record, span: int = 10_000) -> str:
+    at = {u: a[1] for u, a in zip(record.curve["update"], record.curve["accuracy"], strict=True)}
+    if record.updates not in at or record.updates - span not in at:
+        return ""
+    gain = 100 * (at[record.updates] - at[record.updates - span])
+    span_text = f"{span:,}".replace(",", " ")
+    return (
+        f" The run is unfinished: in its last {span_text} updates the training accuracy of the 2nd instance changed by "
+        f"{gain:+.1f} points."
     )
 
 
