@@ -173,7 +173,7 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
   let timer = null, layout = null;
 
   const root = node("div", {
-    class: "mi tex2jax_ignore mathjax_ignore", role: "group", tabindex: -1, "aria-label": `Memory inspector: ${trace.title}`,
+    class: "memory-inspector tex2jax_ignore mathjax_ignore", role: "group", tabindex: -1, "aria-label": `Memory inspector: ${trace.title}`,
     "data-lm-suppress-shortcuts": "true",
   });
   root.innerHTML = PAGE;

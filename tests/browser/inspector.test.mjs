@@ -37,7 +37,7 @@ async function on(name, check, { width = 1000, colorScheme = "light", scale = 1 
   page.on("pageerror", (error) => problems.push(String(error.stack)));
   page.on("request", (request) => { if (!/^(file|data|blob):/.test(request.url())) problems.push(request.url()); });
   await page.goto(pathToFileURL(path.join(folder, name)).href);
-  await check(page, page.locator(".mi"));
+  await check(page, page.locator(".memory-inspector"));
   assert.deepEqual(problems, []);
   await context.close();
 }
@@ -68,7 +68,7 @@ async function violations(page) {
 
 /** Pairs of pieces of text that lie on each other. */
 const overlaps = (page) => page.evaluate(() => {
-  const walker = document.createTreeWalker(document.querySelector(".mi"), NodeFilter.SHOW_TEXT), boxes = [];
+  const walker = document.createTreeWalker(document.querySelector(".memory-inspector"), NodeFilter.SHOW_TEXT), boxes = [];
   while (walker.nextNode()) {
     const range = document.createRange();
     range.selectNodeContents(walker.currentNode);
@@ -159,7 +159,7 @@ test("play goes on step by step, pauses, stops at the end; nothing plays by itse
   await page.waitForTimeout(1100);
   assert.equal(await step(root), 3, "it waits for the reader");
   await root.getByRole("button", { name: "Play" }).click();
-  await page.waitForFunction(() => Number(document.querySelector(".mi").dataset.step) >= 5, null, { timeout: 5000 });
+  await page.waitForFunction(() => Number(document.querySelector(".memory-inspector").dataset.step) >= 5, null, { timeout: 5000 });
   await page.keyboard.press("Space");
   assert.equal(await root.locator(".mi-play").getAttribute("aria-label"), "Play");
   const paused = await step(root);
@@ -264,17 +264,17 @@ test("the theme of the page is followed at once", () => on("one.html", async (pa
     const [element, name] = attribute.split(" ");
     const set = (value) => page.evaluate(([tag, key, to]) => document.querySelector(tag).setAttribute(key, to), [element, name, value]);
     await set(dark);
-    await page.waitForFunction(() => document.querySelector(".mi").dataset.theme === "dark");
+    await page.waitForFunction(() => document.querySelector(".memory-inspector").dataset.theme === "dark");
     const [canvas, background] = await look();
     assert.notEqual(canvas, light[0]);
     assert.notEqual(background, light[1]);
     await set(bright);
-    await page.waitForFunction(() => document.querySelector(".mi").dataset.theme === "light");
+    await page.waitForFunction(() => document.querySelector(".memory-inspector").dataset.theme === "light");
     assert.deepEqual(await look(), light);
     await page.evaluate(([tag, key]) => document.querySelector(tag).removeAttribute(key), [element, name]);
   }
   await page.emulateMedia({ colorScheme: "dark" });
-  await page.waitForFunction(() => document.querySelector(".mi").dataset.theme === "dark");
+  await page.waitForFunction(() => document.querySelector(".memory-inspector").dataset.theme === "dark");
 }));
 
 test("two inspectors on a page do not disturb each other", () => on("two.html", async (page, roots) => {
@@ -321,7 +321,7 @@ test("in a live notebook it follows its model and tells it what the reader does"
   await page.evaluate(host, [expected.module, expected.trace]);
   const result = await page.evaluate(() => {
     document.querySelector("#cell").append(el);
-    const seen = () => { const { step, slot } = el.querySelector(".mi").dataset; return `${step}/${slot}`; };
+    const seen = () => { const { step, slot } = el.querySelector(".memory-inspector").dataset; return `${step}/${slot}`; };
     const states = [seen()];
     model.change("step", 7);
     model.change("slot", 3);
@@ -331,7 +331,7 @@ test("in a live notebook it follows its model and tells it what the reader does"
     slider.dispatchEvent(new Event("input"));
     states.push(seen());
     model.change("trace", { ...model.get("trace"), title: "another" });
-    states.push(seen(), el.querySelector(".mi-title").textContent, el.querySelectorAll(".mi").length);
+    states.push(seen(), el.querySelector(".mi-title").textContent, el.querySelectorAll(".memory-inspector").length);
     stop();
     return { states, last: saved.at(-1), left: [el.children.length, Object.keys(listeners).length] };
   });
@@ -345,6 +345,6 @@ test("drawn before a notebook puts it on the page, it is the same picture", () =
   await page.waitForFunction(() => el.querySelector(".mi-grid").width !== 300);
   const late = await picture(page.locator(".mi-grid"));
   await page.evaluate(() => model.change("trace", { ...model.get("trace") }));
-  assert.equal(await page.locator(".mi").count(), 1);
+  assert.equal(await page.locator(".memory-inspector").count(), 1);
   assert.equal(late, await picture(page.locator(".mi-grid")));
 }));
