@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from lib import ledger, report
+from lib.atomic import write_atomically
 from lib.baselines.feedforward import FeedForward, FeedForwardConfig
 from lib.baselines.lstm import LSTM, LSTMConfig
 from lib.data import load_characters
@@ -33,7 +34,8 @@ from lib.tasks.episodes import EpisodeConfig, EpisodeSampler
 from lib.tasks.images import ImageBank
 from lib.tasks.seeds import generator
 from lib.training import TrainingConfig, evaluate, pick_device, train
-from lib.training.checkpoint import CheckpointError, file_digest, load_checkpoint, save_checkpoint
+from lib.training.checkpoint import CheckpointError, file_digest, load_checkpoint, read_details, save_checkpoint
+from lib.training.loop import TrainingResult
 
 PAPER = "Santoro et al. 2016"
 VALIDATION_CLASSES = 50
@@ -102,11 +104,13 @@ def run(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Re
     name = ledger.record_name("mann.table1", variant, profile, seed)
     ledger.refuse_stand_in(name, data)  # before the work, not after it
     identity = {"run": name, "config": asdict(settings), "data": data}
+    in_progress = options.runs / name / "checkpoint.safetensors"
+    _fetch_unfinished(name, in_progress, identity, settings.training)
     result = train(
         learner,
         task,
         settings.training,
-        folder=options.runs / name,
+        folder=in_progress.parent,
         identity=identity,
         compile=options.compile,
         progress=options.progress,
@@ -115,7 +119,7 @@ def run(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Re
     if not result.complete:
         # What was learnt after the last checkpoint is not part of the record.
         if result.updates:
-            load_checkpoint(options.runs / name / "checkpoint.safetensors", learner)
+            load_checkpoint(in_progress, learner)
         else:
             learner = build_learner(settings, seed).to(device)
     finished = result.complete or options.record_unfinished
@@ -133,7 +137,9 @@ def run(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Re
         machine=ledger.describe_machine(device) | {"compiled": options.compile},
         commit=ledger.code_commit(),
         data=data,
-        checkpoint=_keep(learner, name, identity, result.updates) if finished and options.keep_checkpoint else None,
+        checkpoint=_keep(learner, name, identity, result, in_progress)
+        if finished and options.keep_checkpoint
+        else None,
         curve=curve_of(result.log),
     )
     if finished:
@@ -182,10 +188,31 @@ def curve_of(log: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _keep(learner: OnlineLearner, name: str, identity: dict[str, Any], updates: int) -> dict[str, str]:
-    path = ledger.ROOT / "data" / "checkpoints" / f"{name}.safetensors"
-    digest = save_checkpoint(path, learner, {"identity": identity, "update": updates})
+def _kept_path(name: str) -> Path:
+    return ledger.ROOT / "data" / "checkpoints" / f"{name}.safetensors"
+
+
+def _keep(
+    learner: OnlineLearner, name: str, identity: dict[str, Any], result: TrainingResult, in_progress: Path
+) -> dict[str, str]:
+    path = _kept_path(name)
+    if result.complete or not result.updates:
+        digest = save_checkpoint(path, learner, {"identity": identity, "update": result.updates})
+    else:  # with the optimizer's state, so that the run can go on anywhere
+        write_atomically(path, lambda file: file.write(in_progress.read_bytes()))
+        digest = file_digest(path)
     return {"file": path.relative_to(ledger.ROOT).as_posix(), "sha256": digest}
+
+
+def _fetch_unfinished(name: str, in_progress: Path, identity: dict[str, Any], training: TrainingConfig) -> None:
+    """Go on from the kept checkpoint of an unfinished run where this machine has none of its own."""
+    kept = _kept_path(name)
+    if in_progress.exists() or not kept.exists():
+        return
+    details = read_details(kept)
+    same_run = details["identity"] == json.loads(json.dumps({"training": asdict(training), **identity}))
+    if same_run and details["update"] < training.updates:
+        write_atomically(in_progress, lambda file: file.write(kept.read_bytes()))
 
 
 def load_trained(record: ledger.Record, device: torch.device | str = "cpu") -> OnlineLearner:
@@ -263,7 +290,8 @@ def compare_with_paper() -> str:
 
 
 def _still_rising(record: ledger.Record, span: int = 10_000) -> str:
-    at = {u: a[1] for u, a in zip(record.curve["update"], record.curve["accuracy"], strict=True)}
+    curve = record.curve or {"update": [], "accuracy": []}
+    at = {u: a[1] for u, a in zip(curve["update"], curve["accuracy"], strict=True)}
     if record.updates not in at or record.updates - span not in at:
         return ""
     gain = 100 * (at[record.updates] - at[record.updates - span])

@@ -268,6 +268,26 @@ def test_a_run_stopped_by_the_clock_is_recorded_only_if_asked_and_only_as_far_as
         assert mann.evaluate(learner, task, task.test, 1) == record.metrics
 
 
+def test_an_unfinished_run_goes_on_from_the_kept_checkpoint_on_a_machine_without_its_own(book, monkeypatch):
+    smaller(monkeypatch, updates=8, checkpoint_every=2)
+    whole = mann.run("mann", "smoke", 0, options(book, runs=book / "whole"))
+    spent, batch = [], mann.EpisodeSampler.batch
+    monkeypatch.setattr(mann.EpisodeSampler, "batch", lambda self, i, n: spent.append(i) or batch(self, i, n))
+    clock = type("Clock", (), {"monotonic": staticmethod(lambda: 1e9 if spent and spent[-1] >= 5 else 0.0)})
+    with monkeypatch.context() as stopped:
+        stopped.setattr(mann, "time", clock)
+        stopped.setattr("lib.training.loop.time", clock)
+        asked = options(book, minutes=1.0, record_unfinished=True, keep_checkpoint=True, runs=book / "here")
+        record = mann.run("mann", "smoke", 0, asked)
+    assert not record.complete and record.updates == 4
+    assert mann.verify(record, "cpu")[0]
+    spent.clear()
+    resumed = mann.run("mann", "smoke", 0, options(book, keep_checkpoint=True, runs=book / "there"))
+    assert spent[0] == 5
+    assert resumed.complete and resumed.metrics == whole.metrics
+    assert mann.verify(resumed, "cpu")[0]
+
+
 def test_other_data_or_another_config_does_not_go_on_with_a_run(book, monkeypatch):
     smaller(monkeypatch)
     mann.run("feedforward", "smoke", 0, options(book))
