@@ -44,15 +44,17 @@ class Record:
     seconds: float
     """Wall time of training."""
     machine: dict[str, Any]
-    """Device, its threads, torch and Python versions."""
+    """That tested and recorded: device, its threads, torch and Python versions."""
     commit: str | None
-    """Of the code; ends in `+` if files differed from it."""
+    """Of the code that tested and recorded; ends in `+` if files differed from it."""
     data: dict[str, Any]
     """Name and sha256 of the data, and whether it is a stand-in."""
     checkpoint: dict[str, str] | None = None
     """File (relative to the project) and sha256 of the committed weights, if they are."""
     curve: dict[str, Any] | None = None
     """The training log, by update."""
+    trained_by: list[dict[str, Any]] | None = None
+    """Code and machine of each process that trained, from which update on; None where this was not kept."""
     format: int = FORMAT
 
     @property

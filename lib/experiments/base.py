@@ -48,7 +48,7 @@ class Experiment:
     table: Callable[[], Table]
     """The paper's numbers beside the ledger's."""
     costs: dict[str, str]
-    """Profile to what one run takes, in words, from measured times."""
+    """Profile to what one run takes, a rough bound in words; records hold measured times."""
     wanted: tuple[tuple[str, int], ...] = ()
     """(variant, seed) to sweep, most wanted first."""
     verify: Callable[[ledger.Record, str], tuple[bool, str]] | None = None

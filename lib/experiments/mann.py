@@ -6,7 +6,7 @@
 | `mann.figure2` | figure 2, a and b: the same runs' accuracy during training |
 
 Reading notes. An «episode» of the 100 000 is read as one update on a minibatch of 16 sequences. The last 50 of the 1200
-training classes are held out to validate on, so 1150 are trained on; the 423 test classes are used once, at the end.
+training classes are held out to validate on, so 1150 are trained on; the 423 test classes choose nothing.
 """
 
 import json
@@ -42,7 +42,7 @@ VALIDATION_CLASSES = 50
 EVALUATION_SEED = 0  # the same test episodes for every method and seed
 ROWS = {"feedforward": FeedForwardConfig(), "lstm": LSTMConfig(), "mann": MANNConfig()}
 LABELS = {"feedforward": "feed-forward", "lstm": "LSTM", "mann": "MANN"}
-COSTS = {"smoke": "20 s", "short": "15 min on two cores", "paper": "hours on a CPU core"}
+COSTS = {"smoke": "seconds", "short": "minutes", "paper": "hours on a CPU core"}
 LEARNERS = {FeedForwardConfig: FeedForward, LSTMConfig: LSTM, MANNConfig: MANN}
 
 
@@ -112,6 +112,7 @@ def run(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Re
         settings.training,
         folder=in_progress.parent,
         identity=identity,
+        provenance={"commit": ledger.code_commit(), "machine": ledger.describe_machine(device)},
         compile=options.compile,
         progress=options.progress,
         until=math.inf if options.minutes is None else time.monotonic() + 60 * options.minutes,
@@ -134,13 +135,14 @@ def run(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Re
         updates=result.updates,
         complete=result.complete,
         seconds=result.seconds,
-        machine=ledger.describe_machine(device) | {"compiled": options.compile},
+        machine=ledger.describe_machine(device),
         commit=ledger.code_commit(),
         data=data,
         checkpoint=_keep(learner, name, identity, result, in_progress)
         if finished and options.keep_checkpoint
         else None,
         curve=curve_of(result.log),
+        trained_by=read_details(in_progress).get("trained_by") if result.updates else None,
     )
     if finished:
         ledger.save_record(record)

@@ -90,6 +90,7 @@ def train(
     *,
     folder: Path | None = None,
     identity: dict[str, Any] | None = None,
+    provenance: dict[str, Any] | None = None,
     compile: bool = False,
     progress: bool = True,
     until: float = math.inf,
@@ -100,6 +101,7 @@ def train(
     task: gives `train.batch(n, size)`, `validation.batch(n, size)`, `loss(logits, batch)` and `tally()`, such as
     `lib.tasks.classification.ClassificationTask`. folder: for `checkpoint.safetensors` and `log.jsonl`; None keeps
     nothing. identity: what the run is (its config, its data's digest); a checkpoint of another identity is refused.
+    provenance: what trains (code, machine); each process that goes on with the run adds its own to the checkpoint.
     until: a `time.monotonic()` after which the run is left, to go on at its last checkpoint another time. on_log: is
     called with each line of the log.
 
@@ -107,7 +109,8 @@ def train(
     """
     identity = json.loads(json.dumps({"training": asdict(config), **(identity or {})}))
     optimizer = make_optimizer(learner, config)
-    first, seconds, log = _resume(folder, learner, optimizer, identity)
+    first, seconds, log, trained_by = _resume(folder, learner, optimizer, identity)
+    trained_by = [*trained_by, {"from_update": first + 1, "compiled": compile, **(provenance or {})}]
     unroll = torch.compile(learner.unroll, dynamic=False) if compile else None
     started, tally = time.monotonic() - seconds, task.tally()
     first_bad = torch.full((), config.updates + 1, device=task.device)
@@ -147,7 +150,7 @@ def train(
                     on_log(line)
                 tally = task.tally()
             if update % config.checkpoint_every == 0 or update == config.updates:
-                _save(folder, learner, optimizer, identity, update, time.monotonic() - started, log)
+                _save(folder, learner, optimizer, identity, update, time.monotonic() - started, log, trained_by)
             if out_of_time:
                 break
     learner.eval()
@@ -172,14 +175,14 @@ def evaluate(learner: OnlineLearner, task, sampler, batches: int, batch_size: in
     return tally.summary()
 
 
-def _resume(folder, learner, optimizer, identity) -> tuple[int, float, list[dict[str, Any]]]:
+def _resume(folder, learner, optimizer, identity) -> tuple[int, float, list[dict[str, Any]], list[dict[str, Any]]]:
     if folder is None:
-        return 0, 0.0, []
+        return 0, 0.0, [], []
     for left_by_a_kill in folder.glob(".*.tmp"):
         left_by_a_kill.unlink()
     path = folder / "checkpoint.safetensors"
     if not path.exists():
-        return 0, 0.0, []
+        return 0, 0.0, [], []
     details = read_details(path)
     if details["identity"] != identity:
         raise CheckpointError(
@@ -189,13 +192,14 @@ def _resume(folder, learner, optimizer, identity) -> tuple[int, float, list[dict
     load_checkpoint(path, learner, optimizer)
     # A kill may have come between the checkpoint and its log.
     _save_log(folder, details["log"])
-    return details["update"], details["seconds"], details["log"]
+    unknown = [{"from_update": 1, "unknown": True}]  # trained before checkpoints kept this
+    return details["update"], details["seconds"], details["log"], details.get("trained_by", unknown)
 
 
-def _save(folder, learner, optimizer, identity, update, seconds, log) -> None:
+def _save(folder, learner, optimizer, identity, update, seconds, log, trained_by) -> None:
     if folder is None:
         return
-    details = {"identity": identity, "update": update, "seconds": seconds, "log": log}
+    details = {"identity": identity, "update": update, "seconds": seconds, "log": log, "trained_by": trained_by}
     save_checkpoint(folder / "checkpoint.safetensors", learner, details, optimizer)
     _save_log(folder, log)
 

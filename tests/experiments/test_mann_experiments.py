@@ -285,7 +285,20 @@ def test_an_unfinished_run_goes_on_from_the_kept_checkpoint_on_a_machine_without
     resumed = mann.run("mann", "smoke", 0, options(book, keep_checkpoint=True, runs=book / "there"))
     assert spent[0] == 5
     assert resumed.complete and resumed.metrics == whole.metrics
+    assert [each["from_update"] for each in resumed.trained_by] == [1, 5]
+    assert all(each["commit"] == ledger.code_commit() and not each["compiled"] for each in resumed.trained_by)
     assert mann.verify(resumed, "cpu")[0]
+
+
+def test_a_checkpoint_that_does_not_say_what_trained_it_is_not_given_a_provenance(book, monkeypatch):
+    smaller(monkeypatch)
+    path = book / "runs" / "mann.table1" / "mann-smoke-0" / "checkpoint.safetensors"
+    mann.run("mann", "smoke", 0, options(book))
+    learner = mann.build_learner(mann.config("mann", "smoke"), 0)
+    details = load_checkpoint(path, learner)
+    del details["trained_by"]
+    save_checkpoint(path, learner, details)
+    assert mann.run("mann", "smoke", 0, options(book)).trained_by is None
 
 
 def test_other_data_or_another_config_does_not_go_on_with_a_run(book, monkeypatch):
