@@ -3,7 +3,7 @@
 | here | paper | equation |
 | --- | --- | --- |
 | `hidden`, `cell` | h_t, c_t, the LSTM controller | 9 to 15 |
-| `keys` | k_t, one for each head | text of 3.1; 17 |
+| `read_keys`, `write_keys` | k_t, one for each head: what it looks for, and what it stores | text of 3.1; 17, 23 |
 | `gate` | σ(α), one for each head | 7, 22 |
 | `write_weights` | w^w_t | 7, 22 |
 | `memory` | M_t | 8, 23 |
@@ -13,8 +13,8 @@
 | `least_used` | w^lu_t | 6, 21 |
 | `output` | o_t = (h_t, r_t) | 16 |
 
-One step runs in this order: the controller sees the input, the last label and what was read last; its keys are written
-to the slots that the *last* step's weights name; the memory *after* this write is read with the same keys.
+One step runs in this order: the controller sees the input, the last label and what was read last; its write keys go to
+the slots that the *last* step's weights name; the memory *after* this write is read with its read keys.
 """
 
 from dataclasses import dataclass
@@ -48,6 +48,8 @@ class MANNConfig:
     """Heads: each reads once and writes once in a step."""
     usage_decay: float = 0.99
     """γ of equation 5."""
+    keys: Literal["separate", "shared"] = "separate"
+    """`separate`: a head stores one vector and looks for another; `shared`: the vector it stores is its query too."""
     write_to: Literal["own", "all"] = "own"
     """`own`: head j writes to the j-th least used slot; `all`: every head writes to all n of them."""
     gate: Literal["dynamic", "constant"] = "dynamic"
@@ -78,7 +80,7 @@ class MANN(OnlineLearner):
         read_width = config.reads * config.width
         self.from_input = nn.Linear(config.features + config.classes, gates)
         self.from_state = nn.Linear(read_width + (config.hidden if lstm else 0), gates, bias=False)
-        self.to_keys = nn.Linear(config.hidden, read_width)
+        self.to_keys = nn.Linear(config.hidden, read_width * (2 if config.keys == "separate" else 1))
         if config.gate == "dynamic":
             self.to_gate = nn.Linear(config.hidden, config.reads)
         else:
@@ -113,16 +115,17 @@ class MANN(OnlineLearner):
         config = self.config
         hidden, cell = self.control(projected, state)
 
-        # Write: the keys go to the slots read last and to the least used ones.
-        keys = self.to_keys(cell).unflatten(-1, (config.reads, config.width))
+
+        # Write: the write keys go to the slots read last and to the least used ones.
+        read_keys, write_keys = self.keys(cell)
         alpha = self.to_gate(hidden) if config.gate == "dynamic" else self.alpha.expand(len(hidden), -1)
         gate = torch.sigmoid(alpha).unsqueeze(2)
         target = state.least_used if config.write_to == "own" else state.least_used.sum(1, keepdim=True)
         write_weights = lrua.write_weights(gate, state.read_weights, target)
-        memory = lrua.write(state.memory, state.least_used, write_weights, keys)
+        memory = lrua.write(state.memory, state.least_used, write_weights, write_keys)
 
         # Read the new memory by content.
-        read_weights = addressing.content_weights(keys, memory)
+        read_weights = addressing.content_weights(read_keys, memory)
         read = addressing.read(read_weights, memory).flatten(1)
 
         # Usage only chooses slots: no gradient passes through it.
@@ -141,6 +144,13 @@ class MANN(OnlineLearner):
         forget, write, output, update = gates.chunk(4, dim=-1)
         cell = torch.sigmoid(forget) * state.cell + torch.sigmoid(write) * torch.tanh(update)
         return torch.sigmoid(output) * torch.tanh(cell), cell
+
+    def keys(
+        self, cell: Float[Tensor, "batch hidden"]
+    ) -> tuple[Float[Tensor, "batch heads width"], Float[Tensor, "batch heads width"]]:
+        """What each head looks for and what it stores; the same where one key serves both."""
+        keys = self.to_keys(cell).unflatten(-1, (-1, self.config.reads, self.config.width))
+        return keys[:, 0], keys[:, -1]
 
     def classify(self, output: Float[Tensor, "*any out"]) -> Float[Tensor, "*any classes"]:
         """The linear layer before the softmax of equation 24."""

@@ -1,8 +1,8 @@
 """Equations 2 to 24 of Santoro et al. (2016) in float64 NumPy: one function a step, loops over batch, heads and slots.
 
 Written from the paper alone and slow on purpose: what the fast code is held to. Where the paper leaves a choice:
-the memory is written first, with the weights that steps before t made, and then read with the same key; each of the
-n heads reads and writes; ties of usage go to the lowest slot; `write_to="own"` gives head j the j-th least used slot,
+the memory is written first, with the weights that steps before t made, and then read; each of the n heads reads and
+writes, with a key for each or with one key for both; ties of usage go to the lowest slot; `write_to="own"` gives head j the j-th least used slot,
 `write_to="all"` the n-hot vector of equation 6; the n least used slots are set to zero before the write.
 """
 
@@ -116,8 +116,10 @@ class Weights:
     "input", "output" and "update" for an LSTM; the pair "hidden" over (x, y, r) for a feed-forward controller."""
 
     gates: dict[str, tuple[np.ndarray, np.ndarray]]
-    key_matrix: np.ndarray  # (n * M, H)
-    key_bias: np.ndarray  # (n * M,)
+    read_key_matrix: np.ndarray  # (n * M, H)
+    read_key_bias: np.ndarray  # (n * M,)
+    write_key_matrix: np.ndarray  # (n * M, H); the same as for reading where one key serves both
+    write_key_bias: np.ndarray  # (n * M,)
     gate_matrix: np.ndarray | None  # (n, H); None: a learnt number per head
     gate_bias: np.ndarray  # (n,)
     output_matrix: np.ndarray  # (C, H + n * M)
@@ -170,7 +172,8 @@ def step(
     else:
         hidden, cell = lstm_step(weights.gates, inputs, stream.hidden, stream.cell)
         query = cell
-    keys = (weights.key_matrix @ query + weights.key_bias).reshape(n, width)
+    read_keys = (weights.read_key_matrix @ query + weights.read_key_bias).reshape(n, width)
+    write_keys = (weights.write_key_matrix @ query + weights.write_key_bias).reshape(n, width)
     gate = weights.gate_bias if weights.gate_matrix is None else weights.gate_matrix @ hidden + weights.gate_bias
 
     chosen = least_used_slots(stream.usage, n)  # w_lu of step t - 1
@@ -180,12 +183,12 @@ def step(
         for slot in [chosen[head]] if write_to == "own" else chosen:
             least_used[slot] = 1.0
         write_weights[head] = write_weight(gate[head], stream.read_weights[head], least_used)
-    memory = write(erase(stream.memory, chosen), write_weights, keys)
+    memory = write(erase(stream.memory, chosen), write_weights, write_keys)
 
     read_weights = np.zeros((n, slots))
     reads = np.zeros((n, width))
     for head in range(n):
-        read_weights[head] = read_weight(keys[head], memory)
+        read_weights[head] = read_weight(read_keys[head], memory)
         reads[head] = read_vector(read_weights[head], memory)
     read = reads.reshape(n * width)
     usage = next_usage(stream.usage, read_weights, write_weights, decay)

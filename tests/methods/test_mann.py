@@ -49,10 +49,13 @@ def to_reference(learner: MANN) -> reference.Weights:
         names = ("forget", "input", "output", "update")
         gates = dict(zip(names, zip(np.split(whole, 4), np.split(bias, 4), strict=True), strict=True))
     dynamic = config.gate == "dynamic"
+    stored = config.reads * config.width
     return reference.Weights(
         gates=gates,
-        key_matrix=own["to_keys.weight"],
-        key_bias=own["to_keys.bias"],
+        read_key_matrix=own["to_keys.weight"][:stored],
+        read_key_bias=own["to_keys.bias"][:stored],
+        write_key_matrix=own["to_keys.weight"][-stored:],
+        write_key_bias=own["to_keys.bias"][-stored:],
         gate_matrix=own["to_gate.weight"] if dynamic else None,
         gate_bias=own["to_gate.bias"] if dynamic else own["alpha"],
         output_matrix=own["to_logits.weight"],
@@ -98,6 +101,7 @@ configs = st.builds(
     width=st.integers(1, 4),
     reads=st.sampled_from([1, 4]),
     usage_decay=st.sampled_from([0.5, 0.95, 0.99]),
+    keys=st.sampled_from(["separate", "shared"]),
     write_to=st.sampled_from(["own", "all"]),
     gate=st.sampled_from(["dynamic", "constant"]),
 )
@@ -111,10 +115,12 @@ def test_whole_episodes_agree_with_the_equations(config, seed, batch, length, sc
 
 @pytest.mark.parametrize("controller", ["lstm", "feedforward"])
 @pytest.mark.parametrize("reads", [1, 4])
+@pytest.mark.parametrize("keys", ["separate", "shared"])
 @pytest.mark.parametrize("write_to", ["own", "all"])
 @pytest.mark.parametrize("gate", ["dynamic", "constant"])
-def test_every_variant_agrees_with_the_equations_over_a_long_episode(controller, reads, write_to, gate):
-    config = MANNConfig(3, 3, controller, hidden=6, slots=10, width=4, reads=reads, write_to=write_to, gate=gate)
+def test_every_variant_agrees_with_the_equations_over_a_long_episode(controller, reads, keys, write_to, gate):
+    sizes = {"features": 3, "classes": 3, "hidden": 6, "slots": 10, "width": 4}
+    config = MANNConfig(controller=controller, reads=reads, keys=keys, write_to=write_to, gate=gate, **sizes)
     compare_with_reference(random_mann(config, 11), *random_episodes(config, 12, batch=2, length=25))
 
 
@@ -213,6 +219,19 @@ def test_the_two_readings_of_who_writes_where_differ():
     assert (own(xs, ys) - shared(xs, ys)).abs().max() > 1e-3
 
 
+def test_a_shared_key_is_a_separate_one_that_happens_to_be_the_query():
+    separate, shared = random_mann(TINY, 1), random_mann(replace(TINY, keys="shared"), 1)
+    xs, ys = random_episodes(TINY, 2, batch=2, length=6)
+    weights = shared.state_dict()
+    for name in ("to_keys.weight", "to_keys.bias"):
+        weights[name] = weights[name].repeat(2, *[1] * (weights[name].dim() - 1))
+    separate.load_state_dict(weights)
+    torch.testing.assert_close(separate(xs, ys), shared(xs, ys))
+    with torch.no_grad():
+        separate.to_keys.weight[-1] += 1.0
+    assert (separate(xs, ys) - shared(xs, ys)).abs().max() > 1e-3
+
+
 def step_through(learner: MANN, xs: torch.Tensor, ys: torch.Tensor) -> list:
     """The state after each step."""
     learner.begin(len(xs))
@@ -239,8 +258,7 @@ def test_a_closed_gate_writes_each_key_to_its_own_least_used_slot():
     for t, state in enumerate(states):
         assert state.write_weights.argmax(-1).tolist() == [[2 * t, 2 * t + 1]] * 2
         torch.testing.assert_close(state.write_weights.max(-1).values, torch.ones(2, 2).double())
-        keys = learner.to_keys(state.cell).unflatten(-1, (2, 3))
-        torch.testing.assert_close(state.memory[:, 2 * t : 2 * t + 2], keys)
+        torch.testing.assert_close(state.memory[:, 2 * t : 2 * t + 2], learner.keys(state.cell)[1])
         assert (state.memory[:, 2 * t + 2 :] == 0).all()
 
 
@@ -254,7 +272,7 @@ def test_an_open_gate_writes_where_was_read_last():
 
 
 def test_the_memory_of_a_step_is_read_after_its_write():
-    learner = with_gate(TINY, -1000.0)
+    learner = with_gate(replace(TINY, keys="shared"), -1000.0)
     xs, ys = random_episodes(TINY, 6, batch=1, length=1)
     (state,) = step_through(learner, xs, ys)
     # Of the two slots written with the two keys, each head reads its own most: the key meets itself there.
@@ -269,8 +287,7 @@ def test_the_slots_that_are_used_least_are_the_ones_erased():
     for last, state in zip(states, states[1:], strict=False):
         lowest = torch.sort(last.usage, dim=-1, stable=True).indices[:, :2]
         assert last.least_used.argmax(-1).tolist() == lowest.tolist()
-        keys = learner.to_keys(state.cell).unflatten(-1, (2, 3))
-        added = torch.einsum("bhn,bhm->bnm", state.write_weights, keys)
+        added = torch.einsum("bhn,bhm->bnm", state.write_weights, learner.keys(state.cell)[1])
         for b in range(3):
             torch.testing.assert_close(state.memory[b, lowest[b]], added[b, lowest[b]])
 
@@ -283,7 +300,7 @@ def test_a_fresh_stream_has_an_empty_memory_and_chooses_the_first_slots():
     assert learner.state.least_used.argmax(-1).tolist() == [[0, 1], [0, 1]]
 
 
-def test_the_key_comes_from_the_cell_state_and_the_gate_from_the_hidden_state():
+def test_the_keys_come_from_the_cell_state_and_the_gate_from_the_hidden_state():
     learner = random_mann(TINY, 3)
     xs, ys = random_episodes(TINY, 4, batch=2, length=4)
     states = step_through(learner, xs, ys)
@@ -291,8 +308,8 @@ def test_the_key_comes_from_the_cell_state_and_the_gate_from_the_hidden_state():
         openness = torch.sigmoid(learner.to_gate(state.hidden)).unsqueeze(2)
         mixed = openness * last.read_weights + (1 - openness) * last.least_used
         torch.testing.assert_close(state.write_weights, mixed)
-    keys = learner.to_keys(states[-1].cell).unflatten(-1, (2, 3))
-    torch.testing.assert_close(addressing.content_weights(keys, states[-1].memory), states[-1].read_weights)
+    read_keys = learner.keys(states[-1].cell)[0]
+    torch.testing.assert_close(addressing.content_weights(read_keys, states[-1].memory), states[-1].read_weights)
 
 
 def gradients_to_earlier_memories(learner: MANN, length: int) -> list[float]:
@@ -348,8 +365,9 @@ def test_every_parameter_gets_a_gradient(controller):
         MANNConfig(2, 2, hidden=3, slots=4, width=2, reads=2),
         MANNConfig(2, 2, "feedforward", hidden=3, slots=4, width=2, reads=2, gate="constant"),
         MANNConfig(2, 2, hidden=3, slots=4, width=2, reads=2, write_to="all"),
+        MANNConfig(2, 2, hidden=3, slots=4, width=2, reads=2, keys="shared"),
     ],
-    ids=["lstm", "feedforward", "all"],
+    ids=["lstm", "feedforward", "all", "shared"],
 )
 def test_the_gradients_are_those_of_finite_differences(config):
     learner = random_mann(config, 40, scale=0.7)
