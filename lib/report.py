@@ -1,7 +1,7 @@
 """Tables of the ledger: the paper's numbers beside ours, as text for the command line and as HTML for the book."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from html import escape
 
@@ -48,13 +48,38 @@ def percent(values: list[float]) -> str:
 def accuracy_rows(
     experiment: str, variant: str, label: str, instances: list[int], profiles: Iterable[str]
 ) -> list[Row]:
-    """Our rows of an accuracy-by-instance table: one for each profile with records, or one that says «not run»."""
+    """Our rows of a table of test accuracy by instance: one for each profile with records, or one that says «not run».
+
+    Finished and unfinished runs, real data and stand-ins have rows of their own.
+    """
+    return _rows(experiment, variant, label, instances, profiles, lambda record: record.metrics["accuracy"])
+
+
+def validation_rows(
+    experiment: str, variant: str, label: str, instances: list[int], profiles: Iterable[str]
+) -> list[Row]:
+    """As `accuracy_rows`, with the accuracy of a run's last validation in place of the test's."""
+
+    def last_validation(record: Record) -> list[float | None]:
+        validations = (record.curve or {}).get("validation_accuracy")
+        return validations[-1] if validations else [None] * max(instances)
+
+    return _rows(experiment, variant, label, instances, profiles, last_validation)
+
+
+def _rows(
+    experiment: str,
+    variant: str,
+    label: str,
+    instances: list[int],
+    profiles: Iterable[str],
+    accuracy_of: Callable[[Record], list[float | None]],
+) -> list[Row]:
     rows = []
     for profile in profiles:
-        # Finished and unfinished runs, real data and stand-ins: a mean over two kinds would be a number of neither.
         kinds = itertools.groupby(sorted(ledger.load_records(experiment, variant, profile), key=_kind), _kind)
         for records in (list(same_kind) for _, same_kind in kinds):
-            by_instance = [[r.metrics["accuracy"][k - 1] for r in records] for k in instances]
+            by_instance = [[accuracy_of(r)[k - 1] for r in records] for k in instances]
             known = [[accuracy for accuracy in column if accuracy is not None] for column in by_instance]
             cells = tuple(percent(column) if column else "–" for column in known)
             rows.append(Row(label, f"ours, {profile}", cells, note_on(records)))

@@ -50,8 +50,8 @@ class MANNConfig:
     """γ of equation 5."""
     keys: Literal["separate", "shared"] = "separate"
     """`separate`: a head stores one vector and looks for another; `shared`: the vector it stores is its query too."""
-    write_to: Literal["own", "all"] = "own"
-    """`own`: head j writes to the j-th least used slot; `all`: every head writes to all n of them."""
+    write_to: Literal["all", "own"] = "all"
+    """`all`: every head writes to all of the n least used slots; `own`: head j writes to the j-th of them."""
     gate: Literal["dynamic", "constant"] = "dynamic"
     """`dynamic`: the controller gives α at each step (supplement 6.1); `constant`: α is one learnt number a head."""
 
@@ -114,7 +114,6 @@ class MANN(OnlineLearner):
         """One step of the paper's equations, in the order of the module's table."""
         config = self.config
         hidden, cell = self.control(projected, state)
-
 
         # Write: the write keys go to the slots read last and to the least used ones.
         read_keys, write_keys = self.keys(cell)

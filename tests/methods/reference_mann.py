@@ -2,8 +2,9 @@
 
 Written from the paper alone and slow on purpose: what the fast code is held to. Where the paper leaves a choice:
 the memory is written first, with the weights that steps before t made, and then read; each of the n heads reads and
-writes, with a key for each or with one key for both; ties of usage go to the lowest slot; `write_to="own"` gives head j the j-th least used slot,
-`write_to="all"` the n-hot vector of equation 6; the n least used slots are set to zero before the write.
+writes, with a key for each or with one key for both; ties of usage go to the lowest slot; `write_to="all"` is the n-hot
+vector of equation 6 for every head, `write_to="own"` gives head j the j-th least used slot alone; the n least used
+slots are set to zero before the write.
 """
 
 import math
