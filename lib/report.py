@@ -134,7 +134,7 @@ def experiment_list(experiments: Iterable) -> str:
             for profile in experiment.profiles:
                 records = ledger.load_records(experiment.name, variant, profile)
                 state = note_on(records) if records else NOT_RUN
-                lines.append(f"    {variant:<12} {profile:<6} cost {experiment.costs[profile]:<28} {state}")
+                lines.append(f"    {variant:<21} {profile:<6} cost {experiment.costs[profile]:<28} {state}")
     return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from lib import cli, ledger
-from lib.experiments import RunOptions, mann
+from lib.experiments import EXPERIMENTS, RunOptions, mann
 from tests.experiments.made_up import made_up_characters
 from tests.test_ledger import RECORD
 
@@ -157,6 +157,9 @@ def test_verify_passes_what_was_kept_and_fails_what_was_changed(book, call, caps
     assert str(path) in shown
 
 
+WANTED = [(e.name, variant, seed) for e in EXPERIMENTS.values() for variant, seed in e.wanted]
+
+
 class FakeProcess:
     """Takes the place of a run: ends at once."""
 
@@ -197,9 +200,9 @@ def test_sweep_starts_what_the_ledger_lacks_the_most_wanted_first(book, call, pr
     found = names(processes)
     assert found[:2] == [("mann", "paper", "0"), ("feedforward", "paper", "0")]
     assert ("lstm", "paper", "0") not in found
-    assert len(found) == len(set(found)) == 5
-    for command in processes.started:
-        assert command[:4] == ["-m", "lib", "run", "mann.table1"]
+    assert len(found) == len(set(found)) == len(WANTED) - 1
+    for command, (name, *_) in zip(processes.started, (w for w in WANTED if w[1:] != ("lstm", 0)), strict=True):
+        assert command[:4] == ["-m", "lib", "run", name]
         assert command[command.index("--threads") + 1] == "2"
         assert command[command.index("--runs") + 1] == str(book / "r")
         assert "--keep-checkpoint" in command
@@ -210,8 +213,8 @@ def test_sweep_starts_what_the_ledger_lacks_the_most_wanted_first(book, call, pr
 def test_sweep_starts_nothing_when_the_time_is_over_or_all_is_done(book, call, processes):
     call("sweep", "--minutes", "0")
     assert processes.started == []
-    for variant, seed in mann.EXPERIMENTS[0].wanted:
-        ledger.save_record(replace(RECORD, variant=variant, profile="paper", seed=seed))
+    for name, variant, seed in WANTED:
+        ledger.save_record(replace(RECORD, experiment=name, variant=variant, profile="paper", seed=seed))
     assert "has every wanted run of the paper profile" in call("sweep")
     assert processes.started == []
 
@@ -221,7 +224,7 @@ def test_sweep_names_the_runs_that_failed(book, call, processes):
     message = error_of(call, "sweep", "--parallel", "3")
     assert "these runs failed" in message
     assert "mann.table1/mann-paper-0" in message
-    assert len(processes.started) == 6
+    assert len(processes.started) == len(WANTED)
 
 
 def test_sweep_runs_no_more_than_asked_at_a_time(book, call, processes, monkeypatch):
@@ -246,7 +249,7 @@ def test_sweep_runs_no_more_than_asked_at_a_time(book, call, processes, monkeypa
     monkeypatch.setattr(cli.time, "sleep", lambda _: None)
     call("sweep", "--parallel", "2")
     assert max(most) == 2
-    assert len(Slow.started) == 6
+    assert len(Slow.started) == len(WANTED)
 
 
 def test_what_sweep_starts_is_a_command_that_run_understands(book, call, processes, monkeypatch):

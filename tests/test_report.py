@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from lib import ledger, report
-from lib.experiments import EXPERIMENTS
+from lib.experiments import EXPERIMENTS, PROFILES
 from tests.test_ledger import RECORD, STANDIN
 
 INSTANCES = [1, 2, 10]
@@ -135,6 +135,17 @@ def test_html_tables_are_escaped_and_have_a_scope_for_each_header():
     assert html.count("<tr") == html.count("</tr>") == 3
 
 
+def test_validation_rows_show_the_last_validation_and_not_the_test():
+    validated = {"validation_update": [50, 100], "validation_accuracy": [[0.1] * 10, [0.3, 0.6] + [0.7] * 8]}
+    ledger.save_record(replace(WITH_SCORES, curve=validated))
+    ledger.save_record(replace(WITH_SCORES, profile="paper", curve=None))
+    paper, short = report.validation_rows("mann.table1", "mann", "MANN", INSTANCES, ("paper", "short"))
+    assert short.cells == ("30.0", "60.0", "70.0")
+    assert paper.cells == ("–", "–", "–")
+    (missing,) = report.validation_rows("mann.table1", "lstm", "LSTM", INSTANCES, ("paper", "short"))
+    assert missing.note == "not run"
+
+
 def test_a_run_is_described_by_its_scores_or_by_where_it_stopped():
     words = report.describe_record(WITH_SCORES)
     assert "2nd 80.0%" in words
@@ -149,9 +160,8 @@ def test_the_list_shows_every_experiment_variant_and_profile_and_what_is_recorde
     assert any(line.startswith("mann.table1") for line in lines)
     assert any(line.startswith("mann.figure2") for line in lines)
     ours = [line.split() for line in lines if line.startswith("    ") and "cost" in line]
-    assert {(words[0], words[1]) for words in ours} == {
-        (v, p) for v in ("feedforward", "lstm", "mann") for p in ("smoke", "short", "paper")
-    }
+    run_here = [e for e in EXPERIMENTS.values() if not e.drawn_from]
+    assert {(words[0], words[1]) for words in ours} == {(v, p) for e in run_here for v in e.variants for p in PROFILES}
     recorded = [line for line in lines if "n = 1" in line]
     assert len(recorded) == 1
     assert "mann" in recorded[0]

@@ -444,6 +444,39 @@ def test_table_1_puts_our_rows_below_the_papers(book, monkeypatch):
     assert table.rows[labels.index(("MANN", "paper"))].cells == ("36.4", "82.8", "91.0", "92.6", "94.9", "98.1")
 
 
+def test_each_other_reading_is_a_run_of_its_own_that_differs_in_what_its_name_says(book, monkeypatch):
+    smaller(monkeypatch)
+    chosen = asdict(mann.config("mann", "smoke").learner)
+    changes = {
+        variant: {k: v for k, v in asdict(mann.config(variant, "smoke").learner).items() if v != chosen[k]}
+        for variant in EXPERIMENTS["mann.readings"].variants
+    }
+    assert changes == {
+        "shared-keys": {"keys": "shared"},
+        "own-slots": {"write_to": "own"},
+        "shared-keys-own-slots": {"keys": "shared", "write_to": "own"},
+        "constant-gate": {"gate": "constant"},
+    }
+    record = find_experiment("mann.readings").run("shared-keys", "smoke", 0, options(book, keep_checkpoint=True))
+    assert record.name == "mann.readings/shared-keys-smoke-0"
+    assert record == ledger.find_record("mann.readings", "shared-keys", "smoke", 0)
+    assert ledger.load_records("mann.table1") == []
+    assert mann.verify(record, "cpu")[0]
+
+
+def test_the_readings_are_compared_on_validation_classes(book, monkeypatch):
+    monkeypatch.setattr(ledger, "paper_numbers", lambda _: PAPER)
+    smaller(monkeypatch)
+    record = find_experiment("mann.readings").run("own-slots", "smoke", 0, options(book))
+    ledger.save_record(replace(record, profile="short"))
+    rows = {row.label: row for row in find_experiment("mann.readings").table().rows}
+    last = record.curve["validation_accuracy"][-1]
+    assert rows[mann.READING_LABELS["own-slots"]].cells[1] == f"{100 * last[1]:.1f}"
+    assert rows["as in table 1"].note == "not run"
+    assert rows.keys() == {"as in table 1", *mann.READING_LABELS.values()}
+    assert mann.READINGS.keys() == mann.READING_LABELS.keys()
+
+
 def test_figure_2_is_drawn_from_the_training_curves(book, monkeypatch):
     smaller(monkeypatch)
     record = mann.run("mann", "smoke", 0, options(book))

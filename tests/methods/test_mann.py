@@ -15,7 +15,7 @@ from lib.methods.mann import MANN, MANNConfig
 from tests.cases import random_cases, seeds
 from tests.methods import reference_mann as reference
 
-TINY = MANNConfig(features=4, classes=3, hidden=5, slots=6, width=3, reads=2)
+TINY = MANNConfig(features=4, classes=3, hidden=5, slots=6, width=3, reads=2, write_to="own")
 STATE = ("memory", "usage", "read_weights", "write_weights", "read", "hidden")
 
 
@@ -214,9 +214,9 @@ def test_the_comparison_catches_known_mistakes(monkeypatch, module, name, wrong)
 
 
 def test_the_two_readings_of_who_writes_where_differ():
-    own, shared = random_mann(TINY, 1), random_mann(replace(TINY, write_to="all"), 1)
+    own, together = random_mann(TINY, 1), random_mann(replace(TINY, write_to="all"), 1)
     xs, ys = random_episodes(TINY, 2, batch=2, length=6)
-    assert (own(xs, ys) - shared(xs, ys)).abs().max() > 1e-3
+    assert (own(xs, ys) - together(xs, ys)).abs().max() > 1e-3
 
 
 def test_a_shared_key_is_a_separate_one_that_happens_to_be_the_query():
@@ -260,6 +260,15 @@ def test_a_closed_gate_writes_each_key_to_its_own_least_used_slot():
         torch.testing.assert_close(state.write_weights.max(-1).values, torch.ones(2, 2).double())
         torch.testing.assert_close(state.memory[:, 2 * t : 2 * t + 2], learner.keys(state.cell)[1])
         assert (state.memory[:, 2 * t + 2 :] == 0).all()
+
+
+def test_where_all_heads_write_together_each_least_used_slot_holds_the_sum_of_the_keys():
+    learner = with_gate(replace(TINY, write_to="all"), -1000.0)
+    xs, ys = random_episodes(TINY, 6, batch=2, length=3)
+    for t, state in enumerate(step_through(learner, xs, ys)):
+        total = learner.keys(state.cell)[1].sum(1)
+        torch.testing.assert_close(state.memory[:, 2 * t], total)
+        torch.testing.assert_close(state.memory[:, 2 * t + 1], total)
 
 
 def test_an_open_gate_writes_where_was_read_last():
