@@ -12,10 +12,12 @@ from PIL import Image
 
 from lib import ledger
 from lib.experiments import mann
+from lib.methods.online import CHUNK
 from lib.tasks.images import MAX_ANGLE, MAX_SHIFT, ORIGINAL_SIZE, SIZE, ImageBank
-from lib.training.loop import make_optimizer
+from lib.training.loop import make_optimizer, pick_unroll
 
 BATCH = 16
+BATCHES = (16, 64)
 
 
 @dataclass(frozen=True)
@@ -80,14 +82,14 @@ def bench_mann(device: torch.device, repetitions: int, compile: bool) -> str:
         {"image by image, with PIL": one_by_one, "as one batch": lambda: sampler.batch(0, BATCH)}, repetitions, device
     )
 
-    def step(compiled: bool) -> Callable[[], object]:
+    def step(how: str, size: int) -> Callable[[], object]:
         learner = mann.build_learner(config, 0).to(device)
         optimizer = make_optimizer(learner, config.training)
-        unroll = torch.compile(learner.unroll, dynamic=False) if compiled else None
+        _, unroll = pick_unroll(learner, how, config.training.updates)
         task = mann.ClassificationTask(sampler, sampler, sampler)
 
         def update() -> None:
-            batch = sampler.batch(0, BATCH)
+            batch = sampler.batch(0, size)
             loss = task.loss(learner(batch.xs, batch.ys, unroll), batch)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -96,14 +98,23 @@ def bench_mann(device: torch.device, repetitions: int, compile: bool) -> str:
 
         return update
 
-    ways = {"eager": step(False)} | ({"compiled, ten steps at a time": step(True)} if compile else {})
-    training = measure(ways, repetitions, device)
+    names = {"plain": "plain"}
+    if mann.build_learner(config, 0).to(device).fast_unroll():
+        names["fast"] = "fast, derivative by hand"
+    if compile:
+        names["compiled"] = f"compiled, {CHUNK} steps at a time"
+    training = {
+        size: measure({name: step(how, size) for how, name in names.items()}, repetitions, device) for size in BATCHES
+    }
     machine = ", ".join(f"{key} {value}" for key, value in ledger.describe_machine(device).items())
     return "\n".join(
         [
             machine,
             describe(f"a minibatch of {BATCH} episodes, drawn and augmented", sampling, "episodes", BATCH),
-            describe(f"a training update of MANN, batch {BATCH}", training, "episodes", BATCH),
+            *(
+                describe(f"an update of MANN, batch {size}", found, "episodes", size)
+                for size, found in training.items()
+            ),
         ]
     )
 

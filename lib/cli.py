@@ -31,7 +31,7 @@ def run(
     variant: str | None = None,
     device: str = "auto",
     threads: int | None = None,
-    compile: bool = False,
+    unroll: str = "auto",
     minutes: float | None = None,
     record_unfinished: bool = False,
     keep_checkpoint: bool = False,
@@ -46,7 +46,7 @@ def run(
         variant: one row or curve only; all of them if left out.
         device: auto, cpu, cuda, cuda:1 ...
         threads: of PyTorch on the CPU; one leaves the other cores to you.
-        compile: compile the unrolled steps; pays from some thousand updates on.
+        unroll: how an episode's steps are done: plain, fast (hand-written, CPU), compiled (by PyTorch) or auto.
         minutes: stop each variant after so long, to go on at the next call.
         record_unfinished: also test and record a run that `minutes` stopped, marked as unfinished.
         keep_checkpoint: keep the trained weights under data/checkpoints, so that `verify` can test them again.
@@ -57,7 +57,7 @@ def run(
     found = _with_runs(find_experiment(experiment))
     options = RunOptions(
         device=device,
-        compile=compile,
+        unroll=unroll,
         progress=sys.stderr.isatty(),
         minutes=minutes,
         record_unfinished=record_unfinished,
@@ -77,7 +77,7 @@ def sweep(
     minutes: float = 9.0,
     device: str = "auto",
     threads: int = 1,
-    compile: bool = True,
+    unroll: str = "auto",
     parallel: int = 1,
     runs: Path = RunOptions.runs,
 ) -> None:
@@ -88,7 +88,7 @@ def sweep(
         minutes: when to stop; runs in progress are checkpointed, and go on at the next call.
         device: auto, cpu, cuda, cuda:1 ...
         threads: of PyTorch for each run on the CPU.
-        compile: compile the unrolled steps.
+        unroll: how an episode's steps are done, see `run`.
         parallel: runs at a time, each a process of its own; several share one GPU well.
         runs: the folder of runs in progress.
     """
@@ -111,7 +111,7 @@ def sweep(
             left = max((until - time.monotonic()) / 60, 0.0)
             command = [sys.executable, "-m", "lib", "run", name, "--profile", profile, "--variant", variant]
             command += ["--seed", str(seed), "--device", device, "--threads", str(threads), "--minutes", f"{left:.3f}"]
-            command += ["--runs", str(runs), "--keep-checkpoint", "--compile" if compile else "--no-compile"]
+            command += ["--runs", str(runs), "--keep-checkpoint", "--unroll", unroll]
             running[subprocess.Popen(command, cwd=ledger.ROOT)] = ledger.record_name(name, variant, profile, seed)
         if not running:
             break

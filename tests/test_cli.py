@@ -196,7 +196,7 @@ def names(processes) -> list[tuple[str, str, str]]:
 def test_sweep_starts_what_the_ledger_lacks_the_most_wanted_first(book, call, processes):
     ledger.save_record(replace(RECORD, variant="lstm", profile="paper", seed=0))
     ledger.save_record(replace(RECORD, variant="feedforward", profile="paper", seed=0, complete=False))
-    call("sweep", "--minutes", "5", "--threads", "2", "--device", "cpu", "--runs", str(book / "r"), "--no-compile")
+    call("sweep", "--minutes", "5", "--threads", "2", "--device", "cpu", "--runs", str(book / "r"), "--unroll", "plain")
     found = names(processes)
     assert found[:2] == [("mann", "paper", "0"), ("feedforward", "paper", "0")]
     assert ("lstm", "paper", "0") not in found
@@ -206,7 +206,7 @@ def test_sweep_starts_what_the_ledger_lacks_the_most_wanted_first(book, call, pr
         assert command[command.index("--threads") + 1] == "2"
         assert command[command.index("--runs") + 1] == str(book / "r")
         assert "--keep-checkpoint" in command
-        assert "--no-compile" in command
+        assert command[command.index("--unroll") + 1] == "plain"
         assert 0 < float(command[command.index("--minutes") + 1]) <= 5
 
 
@@ -253,7 +253,7 @@ def test_sweep_runs_no_more_than_asked_at_a_time(book, call, processes, monkeypa
 
 
 def test_what_sweep_starts_is_a_command_that_run_understands(book, call, processes, monkeypatch):
-    call("sweep", "--minutes", "5", "--device", "cpu", "--no-compile", "--runs", str(book / "runs"))
+    call("sweep", "--minutes", "5", "--device", "cpu", "--unroll", "plain", "--runs", str(book / "runs"))
     asked = []
     monkeypatch.setattr(mann.EXPERIMENTS[0].__class__, "check", lambda *_: None)
 
@@ -268,7 +268,7 @@ def test_what_sweep_starts_is_a_command_that_run_understands(book, call, process
     assert (variant, profile, seed) == ("mann", "paper", 0)
     assert options.device == "cpu"
     assert options.keep_checkpoint
-    assert not options.compile
+    assert options.unroll == "plain"
     assert options.runs == book / "runs"
     assert 4 < options.minutes <= 5
 

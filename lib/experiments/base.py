@@ -17,8 +17,8 @@ class RunOptions:
 
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
-    compile: bool = False
-    """Compile the unrolled steps with torch.compile: pays from some thousand updates on."""
+    unroll: str = "auto"
+    """How the steps of an episode are done: auto, plain, fast or compiled; see `lib.training.loop.pick_unroll`."""
     progress: bool = True
     """Show a progress bar."""
     minutes: float | None = None

@@ -127,7 +127,7 @@ def run(variant: str, profile: str, seed: int, options: RunOptions, experiment: 
         folder=in_progress.parent,
         identity=identity,
         provenance={"commit": ledger.code_commit(), "machine": ledger.describe_machine(device)},
-        compile=options.compile,
+        unroll=options.unroll,
         progress=options.progress,
         until=math.inf if options.minutes is None else time.monotonic() + 60 * options.minutes,
     )

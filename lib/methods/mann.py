@@ -17,6 +17,7 @@ One step runs in this order: the controller sees the input, the last label and w
 the slots that the *last* step's weights name; the memory *after* this write is read with its read keys.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -133,6 +134,12 @@ class MANN(OnlineLearner):
 
         next_state = MANNState(hidden, cell, memory, usage, read_weights, write_weights, least_used, read)
         return torch.cat([hidden, read], dim=-1), next_state
+
+    def fast_unroll(self) -> Callable | None:
+        """See `lib/methods/mann_fast.py`: on the CPU, with a C compiler at hand."""
+        from lib.methods.mann_fast import fast_unroll  # it imports this module
+
+        return fast_unroll(self)
 
     def control(self, projected: Tensor, state: MANNState) -> tuple[Tensor, Tensor]:
         """The controller's new (hidden, cell): an LSTM (equations 9 to 15), or one tanh layer that is both."""

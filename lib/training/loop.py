@@ -15,6 +15,9 @@ from lib.atomic import write_atomically
 from lib.methods.online import OnlineLearner
 from lib.training.checkpoint import CheckpointError, load_checkpoint, read_details, save_checkpoint
 
+UNROLLS = ("auto", "plain", "fast", "compiled")
+COMPILING_PAYS = 3_000  # updates after which compiling for a minute has saved more than a minute
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -76,6 +79,27 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
+def pick_unroll(learner: OnlineLearner, how: str, updates: int) -> tuple[str, Callable | None]:
+    """How to do the steps of an episode: its name, and what to hand to `learner` (None: the learner's own `unroll`).
+
+    `plain` is the code beside the equations; `fast` the learner's hand-written form; `compiled` is PyTorch's compiler,
+    which takes a minute before the first update. `auto` is `fast` where there is one, else `compiled` if there are
+    enough updates to pay for it, else `plain`. All give the same, to rounding.
+
+    Raises ValueError for another name, or if `fast` is asked for and not to be had.
+    """
+    if how not in UNROLLS:
+        raise ValueError(f"there is no way {how!r} to unroll; known: {', '.join(UNROLLS)}")
+    fast = learner.fast_unroll() if how in ("auto", "fast") else None
+    if fast:
+        return "fast", fast
+    if how == "fast":
+        raise ValueError(f"there is no fast form of {type(learner).__name__} here; try --unroll auto")
+    if how == "compiled" or (how == "auto" and updates >= COMPILING_PAYS):
+        return "compiled", learner.compiled_unroll()
+    return "plain", None
+
+
 def make_optimizer(learner: OnlineLearner, config: TrainingConfig) -> torch.optim.Optimizer:
     """RMSprop as the paper's supplement 9.0.1 sets it."""
     return torch.optim.RMSprop(
@@ -91,7 +115,7 @@ def train(
     folder: Path | None = None,
     identity: dict[str, Any] | None = None,
     provenance: dict[str, Any] | None = None,
-    compile: bool = False,
+    unroll: str = "auto",
     progress: bool = True,
     until: float = math.inf,
     on_log: Callable[[dict[str, Any]], None] | None = None,
@@ -101,17 +125,17 @@ def train(
     task: gives `train.batch(n, size)`, `validation.batch(n, size)`, `loss(logits, batch)` and `tally()`, such as
     `lib.tasks.classification.ClassificationTask`. folder: for `checkpoint.safetensors` and `log.jsonl`; None keeps
     nothing. identity: what the run is (its config, its data's digest); a checkpoint of another identity is refused.
-    provenance: what trains (code, machine); each process that goes on with the run adds its own to the checkpoint.
-    until: a `time.monotonic()` after which the run is left, to go on at its last checkpoint another time. on_log: is
-    called with each line of the log.
+    unroll: how the steps of an episode are done, see `pick_unroll`. provenance: what trains (code, machine); each
+    process that goes on with the run adds its own to the checkpoint. until: a `time.monotonic()` after which the run is
+    left, to go on at its last checkpoint another time. on_log: is called with each line of the log.
 
     Raises NonFiniteLoss, and CheckpointError if the folder's checkpoint is damaged or of another run.
     """
     identity = json.loads(json.dumps({"training": asdict(config), **(identity or {})}))
     optimizer = make_optimizer(learner, config)
     first, seconds, log, trained_by = _resume(folder, learner, optimizer, identity)
-    trained_by = [*trained_by, {"from_update": first + 1, "compiled": compile, **(provenance or {})}]
-    unroll = torch.compile(learner.unroll, dynamic=False) if compile else None
+    unroll, unroll_steps = pick_unroll(learner, unroll, config.updates - first)
+    trained_by = [*trained_by, {"from_update": first + 1, "unroll": unroll, **(provenance or {})}]
     started, tally = time.monotonic() - seconds, task.tally()
     first_bad = torch.full((), config.updates + 1, device=task.device)
     learner.train()
@@ -120,7 +144,7 @@ def train(
     with bar:
         for update in range(first + 1, config.updates + 1):
             batch = task.train.batch(update, config.batch_size)
-            logits = learner(batch.xs, batch.ys, unroll)
+            logits = learner(batch.xs, batch.ys, unroll_steps)
             loss = task.loss(logits, batch)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -25,10 +25,10 @@ def main(length: int, backend: str | None) -> None:
         torch.compile = functools.partial(torch.compile, backend=backend)
     online.CHUNK = 2  # two steps are compiled sooner than ten
     found = {}
-    for compile in (False, True):
+    for unroll in ("plain", "compiled"):
         learner = tiny_mann()
-        log = train(learner, TinyTask(length=length), CONFIG, compile=compile, progress=False).log
-        found["compiled" if compile else "plain"] = {
+        log = train(learner, TinyTask(length=length), CONFIG, unroll=unroll, progress=False).log
+        found[unroll] = {
             "losses": [line["loss"] for line in log] + [log[-1]["validation"]["loss"]],
             "weights": [parameter.detach().flatten().tolist() for parameter in learner.parameters()],
         }

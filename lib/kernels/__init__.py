@@ -1,0 +1,100 @@
+"""Small C kernels for the CPU, built on first use with the machine's own compiler and kept in the cache folder.
+
+They do nothing that the plain code of `lib` does not do, only faster; where there is no compiler the plain code runs.
+"""
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+
+from lib.data.store import cache_dir
+
+FLAGS = ("-std=gnu11", "-O3", "-ffast-math", "-fPIC")
+C_NAMES = {torch.float32: "float", torch.float64: "double"}
+
+
+class NoCompiler(RuntimeError):
+    """No kernel can be built here; the message says why."""
+
+
+@functools.cache
+def load(name: str, dtype: torch.dtype = torch.float32) -> ctypes.CDLL:
+    """The kernels of `lib/kernels/<name>.c` for one dtype, built unless the cache has them.
+
+    Raises NoCompiler if they cannot be built or loaded here.
+    """
+    source = Path(__file__).with_name(f"{name}.c")
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        raise NoCompiler("there is no C compiler (cc, gcc or clang) on the path")
+    flags = (*FLAGS, f"-DREAL={C_NAMES[dtype]}")
+    built_for = (source.read_bytes(), compiler, flags, _processor())
+    path = cache_dir() / "kernels" / f"{name}-{hashlib.sha256(repr(built_for).encode()).hexdigest()[:16]}.so"
+    if not path.exists():
+        _build(compiler, flags, source, path)
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise NoCompiler(f"{path} cannot be loaded ({error}); delete it to build it anew") from error
+
+
+def available(name: str, dtype: torch.dtype = torch.float32) -> bool:
+    """Whether the kernels can be used here; if not, says so once in the log."""
+    try:
+        load(name, dtype)
+    except NoCompiler as error:
+        _say_once(str(error))
+        return False
+    return True
+
+
+def pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
+    """The address of a tensor's first element."""
+    return ctypes.c_void_p(tensor.data_ptr())
+
+
+@functools.cache
+def _say_once(reason: str) -> None:
+    logging.getLogger(__name__).warning("the plain code runs in place of the fast kernels: %s", reason)
+
+
+def _build(compiler: str, flags: tuple[str, ...], source: Path, path: Path) -> None:
+    reason = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # moved when whole: others may build it too
+            compiled, whole = Path(folder) / f"{path.stem}.o", Path(folder) / path.name
+            for tuning in (("-march=native",), ()):  # not every compiler knows the machine that it runs on
+                # Linked apart, without the flags: -ffast-math at linking would flush denormals in the whole process.
+                compiling = [compiler, *flags, *tuning, "-c", str(source), "-o", str(compiled)]
+                linking = [compiler, "-shared", str(compiled), "-o", str(whole), "-lm"]
+                for command in (compiling, linking):
+                    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+                    if done.returncode:
+                        break
+                else:
+                    os.replace(whole, path)
+                    return
+                reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit {done.returncode}"
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = str(error)
+    raise NoCompiler(f"{source.name} cannot be built with {compiler}: {reason}")
+
+
+def _processor() -> str:
+    """What `-march=native` depends on: a cache folder may be shared between machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        found = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
+    except OSError:
+        found = {platform.processor()}
+    return platform.machine() + platform.system() + "".join(sorted(found))
