@@ -1,5 +1,6 @@
 """The feed-forward baseline of Santoro et al. 2016: no memory of any kind, so it should stay at chance."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -47,6 +48,10 @@ class FeedForward(OnlineLearner):
     ) -> tuple[Float[Tensor, "batch time hidden"], FeedForwardState]:
         """Nothing left to do."""
         return projected, state
+
+    def fast_unroll(self) -> Callable:
+        """`unroll` itself: there is nothing to speed up."""
+        return self.unroll
 
     def step(
         self, projected: Float[Tensor, "batch hidden"], state: FeedForwardState

@@ -1,5 +1,6 @@
 """The LSTM baseline of Santoro et al. 2016: the controller without its memory (equations 9 to 15)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -48,6 +49,10 @@ class LSTM(OnlineLearner):
         """Several steps in one call of PyTorch's own LSTM."""
         outputs, (hidden, cell) = self.lstm(projected, (state.hidden.unsqueeze(0), state.cell.unsqueeze(0)))
         return outputs, LSTMState(hidden[0], cell[0])
+
+    def fast_unroll(self) -> Callable:
+        """`unroll` itself: PyTorch's own LSTM, which a compiler makes no faster."""
+        return self.unroll
 
     def step(
         self, projected: Float[Tensor, "batch inputs"], state: LSTMState

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib import kernels
+from lib.baselines.feedforward import FeedForward, FeedForwardConfig
+from lib.baselines.lstm import LSTM, LSTMConfig
 from lib.methods.mann import MANN, MANNConfig
 from lib.methods.mann_fast import fast_unroll
 from lib.training import TrainingConfig, train
@@ -94,6 +96,14 @@ def test_a_hundred_updates_in_single_precision_give_the_losses_of_the_plain_form
         losses[how] = [line["loss"] for line in train(learner, task, config, unroll=how, progress=False).log]
     torch.testing.assert_close(losses["fast"], losses["plain"], atol=1e-4, rtol=0)
     assert losses["plain"][-1] != losses["plain"][0]
+
+
+@pytest.mark.parametrize("learner", [LSTM(LSTMConfig(4, 2, 3)), FeedForward(FeedForwardConfig(4, 2, 3))])
+def test_the_baselines_are_never_compiled(learner):
+    name, unroll = pick_unroll(learner, "auto", 100_000)
+    assert name == "fast"
+    xs, ys = random_episodes(TINY, 1, batch=2, length=5, dtype=torch.float32)
+    torch.testing.assert_close(learner(xs, ys % 2, unroll), learner(xs, ys % 2))
 
 
 @needs_a_compiler
