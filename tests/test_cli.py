@@ -157,6 +157,13 @@ def test_verify_passes_what_was_kept_and_fails_what_was_changed(book, call, caps
     assert str(path) in shown
 
 
+def test_verify_passes_over_a_checkpoint_whose_data_is_not_here_and_says_so(book, call, monkeypatch):
+    call(*run_arguments(book, "--variant", "mann", "--keep-checkpoint"))
+    monkeypatch.setattr(mann, "load_characters", lambda: made_up_characters("glyphs", True, seed=1))
+    shown = call("verify", "--device", "cpu")
+    assert shown.startswith("---- mann.table1/mann-smoke-0: not tested")
+
+
 WANTED = [(e.name, variant, seed) for e in EXPERIMENTS.values() for variant, seed in e.wanted]
 
 

@@ -51,8 +51,9 @@ class Experiment:
     """Profile to what one run takes, a rough bound in words; records hold measured times."""
     wanted: tuple[tuple[str, int], ...] = ()
     """(variant, seed) to sweep, most wanted first."""
-    verify: Callable[[ledger.Record, str], tuple[bool, str]] | None = None
-    """(record, device) to whether its committed checkpoint scores as recorded, and a sentence on it."""
+    verify: Callable[[ledger.Record, str], tuple[bool | None, str]] | None = None
+    """(record, device) to whether its committed checkpoint scores as recorded (None: its data is not here), and a
+    sentence on it."""
     drawn_from: str | None = None
     """The experiment whose records it shows, if it needs no runs of its own."""
 

@@ -243,8 +243,11 @@ def load_trained(record: ledger.Record, device: torch.device | str = "cpu") -> O
     return learner.to(device).eval()
 
 
-def verify(record: ledger.Record, device: str) -> tuple[bool, str]:
-    """Test a committed checkpoint on the recorded episodes again; accuracies may differ by rounding, 0.2 points."""
+def verify(record: ledger.Record, device: str) -> tuple[bool | None, str]:
+    """Test a committed checkpoint on the recorded episodes again; accuracies may differ by rounding, 0.2 points.
+
+    None in place of a verdict where only other data than the recorded one is at hand.
+    """
     try:
         learner = load_trained(record, pick_device(device))
     except CheckpointError as error:
@@ -254,7 +257,7 @@ def verify(record: ledger.Record, device: str) -> tuple[bool, str]:
     characters = load_characters()
     if characters.digest != record.data["sha256"]:
         return (
-            False,
+            None,
             f"not tested: it needs {record.data['name']}, and only {characters.name} is here (set BOOK_DATA_DIR)",
         )
     settings = config(record.variant, record.profile)

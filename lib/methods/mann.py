@@ -74,6 +74,8 @@ class MANN(OnlineLearner):
     """An LSTM or feed-forward controller with an external memory that is written by least recently used access."""
 
     def __init__(self, config: MANNConfig):
+        if not 1 <= config.reads <= config.slots:
+            raise ValueError(f"{config.reads} heads cannot each have a slot of their own among {config.slots}")
         super().__init__(config.features, config.classes)
         self.config = config
         lstm = config.controller == "lstm"

@@ -38,7 +38,7 @@ class TrainingConfig:
     log_every: int = 500
     """Updates averaged in one line of the log."""
     validate_every: int = 5_000
-    """Updates between two validations on held-out classes."""
+    """Updates between two validations on held-out classes; a multiple of `log_every`."""
     validation_batches: int = 20
     """Minibatches of a validation."""
     checkpoint_every: int = 500
@@ -49,6 +49,11 @@ class TrainingConfig:
             raise ValueError(
                 f"checkpoint_every ({self.checkpoint_every}) must be a multiple of log_every ({self.log_every}), "
                 "or a resumed run would average the log's last line over fewer updates"
+            )
+        if self.validate_every % self.log_every:
+            raise ValueError(
+                f"validate_every ({self.validate_every}) must be a multiple of log_every ({self.log_every}), "
+                "or validations would be left out: a line of the log holds them"
             )
 
 

@@ -301,6 +301,12 @@ def test_the_slots_that_are_used_least_are_the_ones_erased():
             torch.testing.assert_close(state.memory[b, lowest[b]], added[b, lowest[b]])
 
 
+@pytest.mark.parametrize("reads", [0, 7])
+def test_more_heads_than_slots_are_refused(reads):
+    with pytest.raises(ValueError, match=f"{reads} heads .* among 6"):
+        MANN(replace(TINY, reads=reads))
+
+
 def test_a_fresh_stream_has_an_empty_memory_and_chooses_the_first_slots():
     learner = MANN(TINY)
     learner.begin(2)

@@ -28,7 +28,9 @@ def learn_the_names(learner) -> dict:
     """The validation after a hundred updates. Guessing costs 0.69 a step; knowing all but the first name 0.07."""
     task = TinyTask()
     assert evaluate(learner, task, task.validation, 4)["loss"] > 0.65
-    config = replace(SHORT, updates=100, batch_size=16, learning_rate=3e-3, log_every=50, checkpoint_every=50)
+    config = replace(
+        SHORT, updates=100, batch_size=16, learning_rate=3e-3, log_every=50, checkpoint_every=50, validate_every=50
+    )
     return train(learner, task, replace(config, validation_batches=4), progress=False).log[-1]["validation"]
 
 
@@ -286,9 +288,10 @@ def test_the_time_counted_is_that_of_all_processes_together(tmp_path):
     assert again.seconds >= kept
 
 
-def test_checkpoints_between_two_lines_of_the_log_are_refused():
-    with pytest.raises(ValueError, match=r"checkpoint_every \(3\) must be a multiple of log_every \(2\)"):
-        replace(SHORT, checkpoint_every=3)
+@pytest.mark.parametrize("what", ["checkpoint_every", "validate_every"])
+def test_checkpoints_and_validations_between_two_lines_of_the_log_are_refused(what):
+    with pytest.raises(ValueError, match=rf"{what} \(3\) must be a multiple of log_every \(2\)"):
+        replace(SHORT, **{what: 3})
 
 
 def test_a_checkpoint_of_another_run_is_refused_and_left_alone(tmp_path):
