@@ -48,7 +48,7 @@ def run(
         variant: one row or curve only; all of them if left out.
         device: auto, cpu, cuda, cuda:1 ...
         threads: of PyTorch on the CPU; one leaves the other cores to you.
-        unroll: how an episode's steps are done: plain, fast (hand-written, CPU), compiled (by PyTorch) or auto.
+        unroll: how an episode's steps are done: plain, fast (by hand: MANN on a CPU), compiled (by PyTorch) or auto.
         minutes: stop each variant after so long, to go on at the next call.
         record_unfinished: also test and record a run that `minutes` stopped, marked as unfinished.
         keep_checkpoint: keep the trained weights under data/checkpoints, so that `verify` can test them again.
@@ -152,6 +152,8 @@ def verify(experiment: tyro.conf.Positional[str | None] = None, *, device: str =
             outcomes.append(ok)
     if not outcomes:
         print("no record keeps a checkpoint")
+    elif None in outcomes:
+        print(f"{len(outcomes) - outcomes.count(None)} tested, {outcomes.count(None)} not, for want of their data")
     if False in outcomes:
         raise SystemExit(1)
 

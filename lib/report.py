@@ -64,7 +64,14 @@ def validation_rows(
         validations = (record.curve or {}).get("validation_accuracy")
         return validations[-1] if validations else [None] * max(instances)
 
-    return _rows(experiment, variant, label, instances, profiles, last_validation)
+    return _rows(experiment, variant, label, instances, profiles, last_validation, _validated_at)
+
+
+def _validated_at(records: list[Record]) -> str:
+    last = [
+        record.curve["validation_update"][-1] for record in records if (record.curve or {}).get("validation_update")
+    ]
+    return ", validated at update " + f"{min(last):,}".replace(",", " ") if last else ""
 
 
 def _rows(
@@ -74,6 +81,7 @@ def _rows(
     instances: list[int],
     profiles: Iterable[str],
     accuracy_of: Callable[[Record], list[float | None]],
+    more: Callable[[list[Record]], str] = lambda _: "",
 ) -> list[Row]:
     rows = []
     for profile in profiles:
@@ -82,7 +90,7 @@ def _rows(
             by_instance = [[accuracy_of(r)[k - 1] for r in records] for k in instances]
             known = [[accuracy for accuracy in column if accuracy is not None] for column in by_instance]
             cells = tuple(percent(column) if column else "–" for column in known)
-            rows.append(Row(label, f"ours, {profile}", cells, note_on(records)))
+            rows.append(Row(label, f"ours, {profile}", cells, note_on(records) + more(records)))
     return rows or [Row(label, "ours", (), NOT_RUN)]
 
 

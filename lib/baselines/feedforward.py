@@ -1,6 +1,5 @@
 """The feed-forward baseline of Santoro et al. 2016: no memory of any kind, so it should stay at chance."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -49,9 +48,9 @@ class FeedForward(OnlineLearner):
         """Nothing left to do."""
         return projected, state
 
-    def fast_unroll(self) -> Callable:
-        """`unroll` itself: there is nothing to speed up."""
-        return self.unroll
+    def compiled_unroll(self) -> None:
+        """None: `unroll` has nothing to do."""
+        return None
 
     def step(
         self, projected: Float[Tensor, "batch hidden"], state: FeedForwardState

@@ -106,7 +106,7 @@ function unpack(payload) {
     writeScale: largest(writeMass.flat()),
     /** The images before step t whose slots it reads most: { from: their step, slots, share: the mean over the slots }. */
     mostRead(t, count) {
-      const images = new Map(); // a step's own new slots hold the very keys that it reads with: they are left out
+      const images = new Map(); // what a step has just written is of this step: left out
       for (const slot of range(R ? N : 0).filter((i) => older(t, i)).sort((a, b) => readMass[t][b] - readMass[t][a])) {
         images.set(writer[t][slot], [...(images.get(writer[t][slot]) ?? []), slot]);
       }

@@ -283,7 +283,7 @@ def record(
 
     arrays = {name: np.stack(values) for name, values in kept.items()}
     if "least_used" in arrays and arrays["least_used"].ndim == 3:
-        arrays["least_used"] = arrays["least_used"].any(1)  # each head chooses a slot: keep which slots were chosen
+        arrays["least_used"] = arrays["least_used"].any(1)  # the n least used, one row each: keep which slots they are
     labels = _to_numpy(told, np.int64)
     return Trace(title, note, images, labels, instance=np.array(instance), label_delay=label_delay, **arrays)
 

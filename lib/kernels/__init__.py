@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -26,6 +27,14 @@ class NoCompiler(RuntimeError):
     """No kernel can be built here; the message says why."""
 
 
+def compiler() -> tuple[str, ...] | None:
+    """The command of a C compiler: `CC` of the environment, else cc, gcc or clang on the path; None without any."""
+    if named := os.environ.get("CC"):
+        return tuple(shlex.split(named))
+    found = (shutil.which(name) for name in ("cc", "gcc", "clang"))
+    return next(((path,) for path in found if path), None)
+
+
 @functools.cache
 def load(name: str, dtype: torch.dtype = torch.float32) -> ctypes.CDLL:
     """The kernels of `lib/kernels/<name>.c` for one dtype, built unless the cache has them.
@@ -33,26 +42,27 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> ctypes.CDLL:
     Raises NoCompiler if they cannot be built or loaded here.
     """
     source = Path(__file__).with_name(f"{name}.c")
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
+    command = compiler()
+    if command is None:
         raise NoCompiler("there is no C compiler (cc, gcc or clang) on the path")
     flags = (*FLAGS, f"-DREAL={C_NAMES[dtype]}")
-    built_for = (source.read_bytes(), compiler, flags, _processor())
+    built_for = (source.read_bytes(), command, flags, _machine(), torch.__version__)
     path = cache_dir() / "kernels" / f"{name}-{hashlib.sha256(repr(built_for).encode()).hexdigest()[:16]}.so"
-    if not path.exists():
-        _build(compiler, flags, source, path)
     try:
+        if not path.exists():
+            _build(command, flags, source, path)
         return ctypes.CDLL(str(path))
     except OSError as error:
         raise NoCompiler(f"{path} cannot be loaded ({error}); delete it to build it anew") from error
 
 
+@functools.cache
 def available(name: str, dtype: torch.dtype = torch.float32) -> bool:
-    """Whether the kernels can be used here; if not, says so once in the log."""
+    """Whether the kernels can be used here; if not, says so once in the log, and does not try again."""
     try:
         load(name, dtype)
     except NoCompiler as error:
-        _say_once(str(error))
+        logging.getLogger(__name__).warning("the plain code runs in place of the fast kernels: %s", error)
         return False
     return True
 
@@ -62,12 +72,7 @@ def pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
     return ctypes.c_void_p(tensor.data_ptr())
 
 
-@functools.cache
-def _say_once(reason: str) -> None:
-    logging.getLogger(__name__).warning("the plain code runs in place of the fast kernels: %s", reason)
-
-
-def _build(compiler: str, flags: tuple[str, ...], source: Path, path: Path) -> None:
+def _build(compiler: tuple[str, ...], flags: tuple[str, ...], source: Path, path: Path) -> None:
     reason = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,8 +80,8 @@ def _build(compiler: str, flags: tuple[str, ...], source: Path, path: Path) -> N
             compiled, whole = Path(folder) / f"{path.stem}.o", Path(folder) / path.name
             for tuning in (("-march=native",), ()):  # not every compiler knows the machine that it runs on
                 # Linked apart, without the flags: -ffast-math at linking would flush denormals in the whole process.
-                compiling = [compiler, *flags, *tuning, "-c", str(source), "-o", str(compiled)]
-                linking = [compiler, "-shared", str(compiled), "-o", str(whole), "-lm"]
+                compiling = [*compiler, *flags, *tuning, "-c", str(source), "-o", str(compiled)]
+                linking = [*compiler, "-shared", str(compiled), "-o", str(whole), "-lm"]
                 for command in (compiling, linking):
                     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
                     if done.returncode:
@@ -87,14 +92,24 @@ def _build(compiler: str, flags: tuple[str, ...], source: Path, path: Path) -> N
                 reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit {done.returncode}"
     except (OSError, subprocess.SubprocessError) as error:
         reason = str(error)
-    raise NoCompiler(f"{source.name} cannot be built with {compiler}: {reason}")
+    raise NoCompiler(f"{source.name} cannot be built with {shlex.join(compiler)}: {reason}")
 
 
-def _processor() -> str:
-    """What `-march=native` depends on: a cache folder may be shared between machines."""
+def _machine() -> str:
+    """What a build depends on besides its source: a cache folder may be shared between machines."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        found = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
+        changing = (
+            "processor",
+            "cpu MHz",
+            "bogomips",
+            "BogoMIPS",
+            "apicid",
+            "initial apicid",
+            "core id",
+            "physical id",
+        )
+        processor = {line for line in lines if not line.startswith(changing)}
     except OSError:
-        found = {platform.processor()}
-    return platform.machine() + platform.system() + "".join(sorted(found))
+        processor = {platform.node(), platform.processor()}
+    return repr((platform.system(), platform.machine(), platform.libc_ver(), sorted(processor)))

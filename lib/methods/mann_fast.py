@@ -25,16 +25,18 @@ def fast_unroll(learner: MANN) -> Callable[[Tensor, MANNState], tuple[Tensor, MA
 
     No gradient passes to the state that it is given, nor from the state that it returns: episodes stand alone.
     """
-    weights = learner.from_state.weight
-    if weights.device.type != "cpu" or weights.dtype not in kernels.C_NAMES:
-        return None
-    if not kernels.available("lrua", weights.dtype):
+    device, dtype = learner.from_state.weight.device, learner.from_state.weight.dtype
+    if device.type != "cpu" or dtype not in kernels.C_NAMES or not kernels.available("lrua", dtype):
         return None
 
     def unroll(projected: Tensor, state: MANNState) -> tuple[Tensor, MANNState]:
-        gate = (None, learner.alpha) if learner.config.gate == "constant" else tuple(learner.to_gate.parameters())
-        keys = tuple(learner.to_keys.parameters())
-        outputs, *final = _Unroll.apply(projected, learner.from_state.weight, *keys, *gate, learner.config, state)
+        from_state, to_keys = learner.from_state.weight, learner.to_keys
+        if projected.device.type != "cpu" or not projected.dtype == from_state.dtype == dtype:
+            return learner.unroll(projected, state)  # the learner was moved since, or autocast is on
+        dynamic = learner.config.gate == "dynamic"
+        gate = (learner.to_gate.weight, learner.to_gate.bias) if dynamic else (None, learner.alpha)
+        keys = (to_keys.weight, to_keys.bias)
+        outputs, *final = _Unroll.apply(projected, from_state, *keys, *gate, learner.config, state)
         return outputs, MANNState(*final)
 
     return unroll

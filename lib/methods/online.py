@@ -61,8 +61,8 @@ class OnlineLearner(nn.Module):
         """A form of `unroll` that gives the same and trains faster where the weights are; None if there is none."""
         return None
 
-    def compiled_unroll(self) -> Callable:
-        """`unroll` compiled by PyTorch, some steps at a time."""
+    def compiled_unroll(self) -> Callable | None:
+        """`unroll` compiled by PyTorch, some steps at a time; None for a learner that a compiler makes no faster."""
         compiled = torch.compile(self.unroll, dynamic=False)
 
         def unroll(projected: Tensor, state: Any) -> tuple[Tensor, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -88,20 +89,23 @@ def pick_unroll(learner: OnlineLearner, how: str, updates: int) -> tuple[str, Ca
     """How to do the steps of an episode: its name, and what to hand to `learner` (None: the learner's own `unroll`).
 
     `plain` is the code beside the equations; `fast` the learner's hand-written form; `compiled` is PyTorch's compiler,
-    which takes a minute before the first update. `auto` is `fast` where there is one, else `compiled` if there are
-    enough updates to pay for it, else `plain`. All give the same, to rounding.
+    which takes a minute before the first update. `auto` is `fast` where there is one, else `compiled` if it can be had
+    and there are enough updates to pay for it, else `plain`. All give the same, to rounding. updates: of the whole run,
+    so that a run goes on as it began.
 
-    Raises ValueError for another name, or if `fast` is asked for and not to be had.
+    Raises ValueError for another name, or if what is asked for is not to be had.
     """
     if how not in UNROLLS:
         raise ValueError(f"there is no way {how!r} to unroll; known: {', '.join(UNROLLS)}")
     fast = learner.fast_unroll() if how in ("auto", "fast") else None
     if fast:
         return "fast", fast
-    if how == "fast":
-        raise ValueError(f"there is no fast form of {type(learner).__name__} here; try --unroll auto")
-    if how == "compiled" or (how == "auto" and updates >= COMPILING_PAYS):
-        return "compiled", learner.compiled_unroll()
+    pays = updates >= COMPILING_PAYS and any(shutil.which(name) for name in ("g++", "clang++", "c++"))
+    compiled = learner.compiled_unroll() if how == "compiled" or (how == "auto" and pays) else None
+    if compiled:
+        return "compiled", compiled
+    if how in ("fast", "compiled"):
+        raise ValueError(f"there is no {how} form of {type(learner).__name__} here; try --unroll auto")
     return "plain", None
 
 
@@ -139,7 +143,7 @@ def train(
     identity = json.loads(json.dumps({"training": asdict(config), **(identity or {})}))
     optimizer = make_optimizer(learner, config)
     first, seconds, log, trained_by = _resume(folder, learner, optimizer, identity)
-    unroll, unroll_steps = pick_unroll(learner, unroll, config.updates - first)
+    unroll, unroll_steps = pick_unroll(learner, unroll, config.updates)
     trained_by = [*trained_by, {"from_update": first + 1, "unroll": unroll, **(provenance or {})}]
     started, tally = time.monotonic() - seconds, task.tally()
     first_bad = torch.full((), config.updates + 1, device=task.device)

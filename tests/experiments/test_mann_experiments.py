@@ -14,6 +14,7 @@ from lib.data.store import Characters
 from lib.experiments import EXPERIMENTS, PROFILES, RunOptions, find_experiment, mann
 from lib.ledger import LedgerError
 from lib.training.checkpoint import CheckpointError, load_checkpoint, read_details, save_checkpoint
+from lib.training.loop import pick_unroll
 from tests.experiments.made_up import made_up_characters
 
 ALL = [(name, v, p) for name, e in EXPERIMENTS.items() for v in e.variants for p in e.profiles]
@@ -76,6 +77,12 @@ def test_a_config_is_json_and_comes_back(name, variant, profile):
         test_batches=config["test_batches"],
     )
     assert rebuilt == settings
+
+
+def test_committed_records_are_of_the_configs_that_the_code_has():
+    for record in ledger.load_records():
+        config = EXPERIMENTS[record.experiment].config(record.variant, record.profile)
+        assert record.config == json.loads(json.dumps(config)), f"{record.name} is of another config: run it again"
 
 
 def test_the_paper_profile_is_the_papers():
@@ -286,7 +293,9 @@ def test_an_unfinished_run_goes_on_from_the_kept_checkpoint_on_a_machine_without
     assert spent[0] == 5
     assert resumed.complete and resumed.metrics == whole.metrics
     assert [each["from_update"] for each in resumed.trained_by] == [1, 5]
-    assert all(each["commit"] == ledger.code_commit() and each["unroll"] == "fast" for each in resumed.trained_by)
+    settings = mann.config("mann", "smoke")
+    how, _ = pick_unroll(mann.build_learner(settings, 0), "auto", settings.training.updates)
+    assert all(each["commit"] == ledger.code_commit() and each["unroll"] == how for each in resumed.trained_by)
     assert mann.verify(resumed, "cpu")[0]
 
 

@@ -379,10 +379,10 @@ def test_every_parameter_gets_a_gradient(controller):
     [
         MANNConfig(2, 2, hidden=3, slots=4, width=2, reads=2),
         MANNConfig(2, 2, "feedforward", hidden=3, slots=4, width=2, reads=2, gate="constant"),
-        MANNConfig(2, 2, hidden=3, slots=4, width=2, reads=2, write_to="all"),
+        MANNConfig(2, 2, hidden=3, slots=4, width=2, reads=2, write_to="own"),
         MANNConfig(2, 2, hidden=3, slots=4, width=2, reads=2, keys="shared"),
     ],
-    ids=["lstm", "feedforward", "all", "shared"],
+    ids=["lstm", "feedforward", "own", "shared"],
 )
 def test_the_gradients_are_those_of_finite_differences(config):
     learner = random_mann(config, 40, scale=0.7)

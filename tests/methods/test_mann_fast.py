@@ -1,6 +1,8 @@
 """The fast form of MANN against the plain one: values, states, gradients, and a training run."""
 
 import logging
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,7 +20,17 @@ from tests.cases import random_cases, seeds
 from tests.methods.test_mann import TINY, configs, random_episodes, random_mann
 from tests.training.tiny import TinyTask
 
-needs_a_compiler = pytest.mark.skipif(not kernels.available("lrua"), reason="needs a C compiler")
+needs_a_compiler = pytest.mark.skipif(not kernels.compiler(), reason="needs a C compiler")
+
+
+@needs_a_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_where_there_is_a_compiler_there_is_a_kernel(dtype):
+    kernels.load("lrua", dtype)
+
+
+# Also sizes at which the kernel's blocks of 16 slots are whole, or leave a rest.
+blocks = st.builds(replace, configs, slots=st.sampled_from([16, 17, 35]), reads=st.integers(1, 5))
 
 
 def results(learner: MANN, xs: torch.Tensor, ys: torch.Tensor, unroll) -> dict[str, torch.Tensor]:
@@ -42,7 +54,7 @@ def compare(learner: MANN, xs: torch.Tensor, ys: torch.Tensor, unroll) -> None:
 
 @needs_a_compiler
 @random_cases(60)
-@given(configs, seeds, st.integers(1, 3), st.integers(1, 13), st.sampled_from([0.3, 1.0]))
+@given(configs | blocks, seeds, st.integers(1, 3), st.integers(1, 13), st.sampled_from([0.3, 1.0]))
 def test_values_and_gradients_are_those_of_the_plain_form(config, seed, batch, length, scale):
     learner = random_mann(config, seed, scale)
     compare(learner, *random_episodes(config, seed + 1, batch, length), fast_unroll(learner))
@@ -56,6 +68,26 @@ def test_so_they_are_at_the_papers_sizes_where_slots_are_used_again(controller, 
     config = MANNConfig(features=9, controller=controller, keys=keys, write_to=write_to)
     learner = random_mann(config, 3, scale=0.1)
     compare(learner, *random_episodes(config, 4, batch=2, length=45), fast_unroll(learner))
+
+
+@needs_a_compiler
+def test_gradients_in_single_precision_agree_to_its_rounding():
+    learner = MANN(MANNConfig(features=9))
+    xs, ys = random_episodes(learner.config, 4, batch=4, length=40, dtype=torch.float32)
+    plain, fast = results(learner, xs, ys, None), results(learner, xs, ys, fast_unroll(learner))
+    for name, expected in plain.items():
+        assert (fast[name] - expected).norm() <= 1e-4 * expected.norm(), name
+
+
+@needs_a_compiler
+def test_what_it_cannot_do_it_leaves_to_the_plain_form():
+    learner = MANN(TINY)
+    fast = fast_unroll(learner)
+    xs, ys = random_episodes(TINY, 4, batch=2, length=5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        learner(xs.float(), ys, fast)
+    learner.double()
+    torch.testing.assert_close(learner(xs, ys, fast), learner(xs, ys))
 
 
 @needs_a_compiler
@@ -100,10 +132,9 @@ def test_a_hundred_updates_in_single_precision_give_the_losses_of_the_plain_form
 
 @pytest.mark.parametrize("learner", [LSTM(LSTMConfig(4, 2, 3)), FeedForward(FeedForwardConfig(4, 2, 3))])
 def test_the_baselines_are_never_compiled(learner):
-    name, unroll = pick_unroll(learner, "auto", 100_000)
-    assert name == "fast"
-    xs, ys = random_episodes(TINY, 1, batch=2, length=5, dtype=torch.float32)
-    torch.testing.assert_close(learner(xs, ys % 2, unroll), learner(xs, ys % 2))
+    assert pick_unroll(learner, "auto", 100_000) == ("plain", None)
+    with pytest.raises(ValueError, match="there is no compiled form of"):
+        pick_unroll(learner, "compiled", 100_000)
 
 
 @needs_a_compiler
@@ -115,10 +146,13 @@ def test_auto_takes_the_fast_form_and_names_it():
         pick_unroll(MANN(TINY), "quick", 10)
 
 
-def test_without_a_fast_form_only_long_runs_are_compiled(monkeypatch):
+def test_without_a_fast_form_only_long_runs_are_compiled_and_only_with_a_compiler(monkeypatch):
     monkeypatch.setattr(MANN, "fast_unroll", lambda _: None)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     assert pick_unroll(MANN(TINY), "auto", 20) == ("plain", None)
     assert pick_unroll(MANN(TINY), "auto", 100_000)[0] == "compiled"
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert pick_unroll(MANN(TINY), "auto", 100_000) == ("plain", None)
     with pytest.raises(ValueError, match="there is no fast form of MANN here"):
         pick_unroll(MANN(TINY), "fast", 20)
 
@@ -132,10 +166,10 @@ def nothing_built(tmp_path, monkeypatch):
     """A cache folder without kernels, and none loaded."""
     monkeypatch.setenv("BOOK_CACHE_DIR", str(tmp_path))
     kernels.load.cache_clear()
-    kernels._say_once.cache_clear()
+    kernels.available.cache_clear()
     yield tmp_path
     kernels.load.cache_clear()
-    kernels._say_once.cache_clear()
+    kernels.available.cache_clear()
 
 
 @pytest.mark.parametrize("compiler", ["/nowhere/cc", "false"])
@@ -161,6 +195,7 @@ def test_a_kernel_is_built_once_and_found_again(nothing_built, monkeypatch):
     assert fast_unroll(MANN(TINY)) is not None
     (built,) = (nothing_built / "kernels").iterdir()
     kernels.load.cache_clear()
+    kernels.available.cache_clear()
     monkeypatch.setattr(kernels, "_build", None)  # may not be called again
     assert fast_unroll(MANN(TINY)) is not None
     assert [built] == list((nothing_built / "kernels").iterdir())

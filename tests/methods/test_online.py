@@ -298,6 +298,24 @@ def test_a_given_unroll_takes_the_place_of_the_own_one(kind):
         return learner.unroll(projected, state)
 
     torch.testing.assert_close(learner(xs, ys, unroll), learner(xs, ys))
+    assert lengths == [2 * CHUNK + 3]
+
+
+@pytest.mark.parametrize("kind", ["mann", "mann-feedforward"])
+def test_the_compiled_form_goes_some_steps_at_a_time(kind, monkeypatch):
+    learner = make(kind)
+    xs, ys = episodes(13, 2, 2 * CHUNK + 3)
+    lengths = []
+
+    def compile(unroll, dynamic):
+        def compiled(projected, state):
+            lengths.append(projected.shape[1])
+            return unroll(projected, state)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compile)
+    torch.testing.assert_close(learner(xs, ys, learner.compiled_unroll()), learner(xs, ys))
     assert lengths == [CHUNK, CHUNK, 3]
 
 
