@@ -1,5 +1,6 @@
 """Makes the pages that inspector.test.mjs opens, and says what they must show: python inspector_pages.py FOLDER."""
 
+import copy
 import json
 import sys
 from pathlib import Path
@@ -28,7 +29,11 @@ none = record(LSTM(LSTMConfig()), xs, ys, title="LSTM")
 Inspector.save_html(trace, folder / "one.html", step=3)
 Inspector.save_html(few, folder / "small.html", step=5, slot=2)
 Inspector.save_html(none, folder / "none.html")
-laboratory = Laboratory(learner, xs, ys, [SwapLabels(0, 1, 20)], title="MANN, untrained")
+responsive = copy.deepcopy(learner)
+with torch.no_grad():
+    responsive.from_input.weight[:, 400:] *= 10  # it hears the labels that it is told, and answers by them
+laboratory = Laboratory(responsive, xs, ys, [SwapLabels(0, 1, 20)], title="MANN, untrained")
+assert laboratory.comparison.changed, "the page would show nothing"
 parts = {
     "two.html": Inspector.static_html(trace, step=1) + Inspector.static_html(few, step=2, slot=1),
     "laboratory.html": laboratory._repr_mimebundle_()[0]["text/html"],
