@@ -50,7 +50,7 @@ class LSTM(OnlineLearner):
         return outputs, LSTMState(hidden[0], cell[0])
 
     def compiled_unroll(self) -> None:
-        """None: `unroll` is PyTorch's own LSTM, which compiling in pieces only slows down."""
+        """None: `unroll` is one call of PyTorch's own LSTM."""
         return None
 
     def step(

@@ -99,17 +99,8 @@ def _machine() -> str:
     """What a build depends on besides its source: a cache folder may be shared between machines."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        changing = (
-            "processor",
-            "cpu MHz",
-            "bogomips",
-            "BogoMIPS",
-            "apicid",
-            "initial apicid",
-            "core id",
-            "physical id",
-        )
-        processor = {line for line in lines if not line.startswith(changing)}
+        names = ("vendor_id", "cpu family", "model", "stepping", "flags", "CPU ", "Features", "isa")
+        processor = {line for line in lines if line.startswith(names)}
     except OSError:
         processor = {platform.node(), platform.processor()}
     return repr((platform.system(), platform.machine(), platform.libc_ver(), sorted(processor)))

@@ -97,7 +97,8 @@ static void least_used_slots(REAL *restrict usage, int64_t slots, int64_t heads,
    to the state after it. Arrays are [batch] of: memory [width][slots]; weights and cosines [heads][slots]; keys and
    read [heads][width]; gate [heads]; usage and scale (one over a slot's length) [slots]; least_used [heads]. `scratch`
    has room for slots. */
-INLINE void forward(const Sizes *sizes, int64_t H, int64_t N, int64_t M, const REAL *memory_before, const REAL *usage_before,
+INLINE void forward(const Sizes *sizes, int64_t H, int64_t N, int64_t M,
+                    const REAL *memory_before, const REAL *usage_before,
                     const REAL *read_weights_before, const int64_t *least_used_before, const REAL *read_keys,
                     const REAL *write_keys, const REAL *gate, REAL *memory, REAL *usage, REAL *read_weights,
                     REAL *write_weights, int64_t *least_used, REAL *cosine, REAL *scale, REAL *read, REAL *scratch) {
@@ -152,7 +153,8 @@ INLINE void forward(const Sizes *sizes, int64_t H, int64_t N, int64_t M, const R
    the step, from the steps that follow, and leave as those of the state before it. d_read is the controller's; out go
    d_read_keys and d_write_keys, side by side in each episode, and d_gate. `scratch` has room for
    (heads + 1) * slots. */
-INLINE void backward(const Sizes *sizes, int64_t H, int64_t N, int64_t M, const REAL *memory, const REAL *read_weights, const REAL *write_weights,
+INLINE void backward(const Sizes *sizes, int64_t H, int64_t N, int64_t M,
+                     const REAL *memory, const REAL *read_weights, const REAL *write_weights,
                      const REAL *cosine, const REAL *scale, const REAL *read_weights_before,
                      const int64_t *least_used_before, const REAL *read_keys, const REAL *write_keys,
                      const REAL *gate, const REAL *d_read, REAL *d_memory, REAL *d_read_weights, REAL *d_read_keys,

@@ -198,10 +198,9 @@ class _Unroll(torch.autograd.Function):
             )
             if not separate:
                 torch.add(*halves, out=k[t])
+            _through_sigmoid(d_alpha[t], g[t])
             if to_gate is not None:
-                d_hidden.addmm_(_through_sigmoid(d_alpha[t], g[t]), to_gate)
-            else:
-                _through_sigmoid(d_alpha[t], g[t])
+                d_hidden.addmm_(d_alpha[t], to_gate)
             if lstm:
                 forget, write, output, update = parts[t]
                 d_forget, d_write, d_output, d_update = d_parts[t]
