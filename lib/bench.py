@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from lib import ledger
-from lib.experiments import mann
+from lib.experiments import omniglot
+from lib.experiments.mann import TABLE1
 from lib.methods.online import CHUNK
 from lib.tasks.images import MAX_ANGLE, MAX_SHIFT, ORIGINAL_SIZE, SIZE, ImageBank
 from lib.training.loop import make_optimizer, pick_unroll
@@ -69,10 +70,10 @@ def describe(title: str, measurements: list[Measurement], unit: str, amount: int
 
 def bench_mann(device: torch.device, repetitions: int, compile: bool) -> str:
     """The sampling of a minibatch and the whole training step of MANN at the paper's sizes, on random drawings."""
-    config = mann.config("mann", "paper")
+    config = TABLE1["mann"]
     drawings = (np.random.default_rng(0).random((100, 20, ORIGINAL_SIZE, ORIGINAL_SIZE)) < 0.1).astype(np.uint8)
     bank = ImageBank(drawings, device)
-    sampler = mann.EpisodeSampler(bank, config.episodes, seed=0, stream="bench")
+    sampler = omniglot.EpisodeSampler(bank, config.episodes, seed=0, stream="bench")
 
     def one_by_one() -> None:
         for i in range(BATCH * config.episodes.length):
@@ -83,10 +84,10 @@ def bench_mann(device: torch.device, repetitions: int, compile: bool) -> str:
     )
 
     def step(how: str, size: int) -> Callable[[], object]:
-        learner = mann.build_learner(config, 0).to(device)
+        learner = omniglot.build_learner(config, 0).to(device)
         optimizer = make_optimizer(learner, config.training)
         _, unroll = pick_unroll(learner, how, config.training.updates)
-        task = mann.ClassificationTask(sampler, sampler, sampler)
+        task = omniglot.ClassificationTask(sampler, sampler, sampler, learner.labels)
 
         def update() -> None:
             batch = sampler.batch(0, size)
@@ -99,7 +100,7 @@ def bench_mann(device: torch.device, repetitions: int, compile: bool) -> str:
         return update
 
     names = {"plain": "plain"}
-    if mann.build_learner(config, 0).to(device).fast_unroll():
+    if omniglot.build_learner(config, 0).to(device).fast_unroll():
         names["fast"] = "fast, derivative by hand"
     if compile:
         names["compiled"] = f"compiled, {CHUNK} steps at a time"

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,7 +11,7 @@ import tyro
 from lib import ledger, report
 from lib.bench import bench_mann
 from lib.data.store import DataError
-from lib.experiments import EXPERIMENTS, PROFILES, Experiment, RunOptions, find_experiment
+from lib.experiments import EXPERIMENTS, PROFILES, RunOptions, find_experiment
 from lib.ledger import LedgerError
 from lib.training.checkpoint import CheckpointError
 from lib.training.loop import NonFiniteLoss, pick_device
@@ -56,7 +55,7 @@ def run(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    found = _with_runs(find_experiment(experiment))
+    found = find_experiment(experiment)
     options = RunOptions(
         device=device,
         unroll=unroll,
@@ -68,8 +67,11 @@ def run(
     )
     for each in found.variants if variant is None else (variant,):
         found.check(each, profile)
-        print(f"{found.name}, {each}, {profile} profile, seed {seed}", flush=True)
-        record = found.run(each, profile, seed, options)
+        name, drawn = found.drawn_from.get(each, (found.name, each))
+        if found.drawn_from:
+            print(f"{found.name}, {each}, is drawn from a run of {name}")
+        print(f"{name}, {drawn}, {profile} profile, seed {seed}", flush=True)
+        record = find_experiment(name).run(drawn, profile, seed, options)
         print(report.describe_record(record), flush=True)
 
 
@@ -180,13 +182,6 @@ def bench(
     if threads is not None:
         torch.set_num_threads(threads)
     print(bench_mann(pick_device(device), repetitions, compile))
-
-
-def _with_runs(experiment: Experiment) -> Experiment:
-    if experiment.drawn_from is None:
-        return experiment
-    print(f"{experiment.name} is drawn from the runs of {experiment.drawn_from}")
-    return replace(find_experiment(experiment.drawn_from), variants=experiment.variants)
 
 
 def _is_complete(experiment: str, variant: str, profile: str, seed: int) -> bool:

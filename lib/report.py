@@ -136,7 +136,8 @@ def experiment_list(experiments: Iterable) -> str:
     for experiment in experiments:
         lines.append(f"{experiment.name}  {experiment.paper}: {experiment.title}")
         if experiment.drawn_from:
-            lines.append(f"    drawn from the runs of {experiment.drawn_from}")
+            drawn_from = ", ".join(dict.fromkeys(name for name, _ in experiment.drawn_from.values()))
+            lines.append(f"    drawn from the runs of {drawn_from}")
             continue
         for variant in experiment.variants:
             for profile in experiment.profiles:

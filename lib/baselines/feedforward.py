@@ -6,7 +6,9 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lib.config import added
 from lib.methods.online import OnlineLearner
+from lib.tasks.labels import LabelKind, make_labels
 
 
 @dataclass(frozen=True)
@@ -16,9 +18,11 @@ class FeedForwardConfig:
     features: int = 400
     """Length of an input: 20 x 20 pixels."""
     classes: int = 5
-    """Classes in an episode, and length of a one-hot label."""
+    """Classes in an episode, and length of a one-hot label; no other kind of label depends on it."""
     hidden: int = 200
     """Units of the one hidden layer."""
+    labels: LabelKind = added("one-hot")
+    """What it is told and predicts, see `lib/tasks/labels.py`."""
 
 
 class FeedForwardState(NamedTuple):
@@ -29,10 +33,10 @@ class FeedForward(OnlineLearner):
     """One hidden tanh layer that sees (x_t, y_{t-1})."""
 
     def __init__(self, config: FeedForwardConfig):
-        super().__init__(config.features, config.classes)
+        super().__init__(config.features, make_labels(config.labels, config.classes))
         self.config = config
-        self.to_hidden = nn.Sequential(nn.Linear(config.features + config.classes, config.hidden), nn.Tanh())
-        self.to_logits = nn.Linear(config.hidden, config.classes)
+        self.to_hidden = nn.Sequential(nn.Linear(config.features + self.labels.width, config.hidden), nn.Tanh())
+        self.to_logits = nn.Linear(config.hidden, self.labels.outputs)
 
     def initial_state(self, batch_size: int) -> FeedForwardState:
         """Empty."""
@@ -58,6 +62,6 @@ class FeedForward(OnlineLearner):
         """Nothing left to do."""
         return projected, state
 
-    def classify(self, output: Float[Tensor, "*any hidden"]) -> Float[Tensor, "*any classes"]:
+    def read_out(self, output: Float[Tensor, "*any hidden"]) -> Float[Tensor, "*any outputs"]:
         """A linear layer on the hidden units."""
         return self.to_logits(output)

@@ -6,7 +6,9 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lib.config import added
 from lib.methods.online import OnlineLearner
+from lib.tasks.labels import LabelKind, make_labels
 
 
 @dataclass(frozen=True)
@@ -16,9 +18,11 @@ class LSTMConfig:
     features: int = 400
     """Length of an input: 20 x 20 pixels."""
     classes: int = 5
-    """Classes in an episode, and length of a one-hot label."""
+    """Classes in an episode, and length of a one-hot label; no other kind of label depends on it."""
     hidden: int = 200
     """Units."""
+    labels: LabelKind = added("one-hot")
+    """What it is told and predicts, see `lib/tasks/labels.py`."""
 
 
 class LSTMState(NamedTuple):
@@ -32,10 +36,10 @@ class LSTM(OnlineLearner):
     """An LSTM that sees (x_t, y_{t-1}) and classifies from its hidden state."""
 
     def __init__(self, config: LSTMConfig):
-        super().__init__(config.features, config.classes)
+        super().__init__(config.features, make_labels(config.labels, config.classes))
         self.config = config
-        self.lstm = nn.LSTM(config.features + config.classes, config.hidden, batch_first=True)
-        self.to_logits = nn.Linear(config.hidden, config.classes)
+        self.lstm = nn.LSTM(config.features + self.labels.width, config.hidden, batch_first=True)
+        self.to_logits = nn.Linear(config.hidden, self.labels.outputs)
 
     def initial_state(self, batch_size: int) -> LSTMState:
         """Zeros."""
@@ -60,6 +64,6 @@ class LSTM(OnlineLearner):
         outputs, state = self.unroll(projected.unsqueeze(1), state)
         return outputs[:, 0], state
 
-    def classify(self, output: Float[Tensor, "*any hidden"]) -> Float[Tensor, "*any classes"]:
+    def read_out(self, output: Float[Tensor, "*any hidden"]) -> Float[Tensor, "*any outputs"]:
         """A linear layer on the hidden state."""
         return self.to_logits(output)

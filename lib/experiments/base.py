@@ -1,7 +1,7 @@
 """What an experiment is: a table or figure of a paper, its variants and its profiles."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,8 @@ class Experiment:
     title: str
     variants: tuple[str, ...]
     """Its rows or curves."""
-    run: Callable[[str, str, int, RunOptions], ledger.Record]
-    """(variant, profile, seed, options) to a record, which is saved if the run is complete."""
+    run: Callable[[str, str, int, RunOptions], ledger.Record] | None
+    """(variant, profile, seed, options) to a record, which is saved if the run is complete; None if `drawn_from`."""
     config: Callable[[str, str], dict[str, Any]]
     """(variant, profile) to everything that determines a run besides seed and data."""
     table: Callable[[], Table]
@@ -54,8 +54,8 @@ class Experiment:
     verify: Callable[[ledger.Record, str], tuple[bool | None, str]] | None = None
     """(record, device) to whether its committed checkpoint scores as recorded (None: its data is not here), and a
     sentence on it."""
-    drawn_from: str | None = None
-    """The experiment whose records it shows, if it needs no runs of its own."""
+    drawn_from: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Variant to the (experiment, variant) whose records it shows, if it needs no runs of its own."""
 
     @property
     def profiles(self) -> tuple[str, ...]:

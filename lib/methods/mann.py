@@ -25,8 +25,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lib.config import added
 from lib.memory import addressing, lrua
 from lib.methods.online import OnlineLearner
+from lib.tasks.labels import LabelKind, make_labels
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class MANNConfig:
     features: int = 400
     """Length of an input: 20 x 20 pixels."""
     classes: int = 5
-    """Classes in an episode, and length of a one-hot label."""
+    """Classes in an episode, and length of a one-hot label; no other kind of label depends on it."""
     controller: Literal["lstm", "feedforward"] = "lstm"
     """The controller network."""
     hidden: int = 200
@@ -53,8 +55,11 @@ class MANNConfig:
     """`separate`: a head stores one vector and looks for another; `shared`: the vector it stores is its query too."""
     write_to: Literal["all", "own"] = "all"
     """`all`: every head writes to all of the n least used slots; `own`: head j writes to the j-th of them."""
-    gate: Literal["dynamic", "constant"] = "dynamic"
-    """`dynamic`: the controller gives α at each step (supplement 6.1); `constant`: α is one learnt number a head."""
+    gate: Literal["dynamic", "constant", "fixed"] = "dynamic"
+    """`dynamic`: the controller gives α at each step (supplement 6.1); `constant`: α is one learnt number a head;
+    `fixed`: α is 0 and not learnt, so that half of a write goes to either place."""
+    labels: LabelKind = added("one-hot")
+    """What it is told and predicts: `one-hot` classes, `strings` of five letters, or a `real` number."""
 
 
 class MANNState(NamedTuple):
@@ -76,19 +81,19 @@ class MANN(OnlineLearner):
     def __init__(self, config: MANNConfig):
         if not 1 <= config.reads <= config.slots:
             raise ValueError(f"{config.reads} heads cannot each have a slot of their own among {config.slots}")
-        super().__init__(config.features, config.classes)
+        super().__init__(config.features, make_labels(config.labels, config.classes))
         self.config = config
         lstm = config.controller == "lstm"
         gates = 4 * config.hidden if lstm else config.hidden
         read_width = config.reads * config.width
-        self.from_input = nn.Linear(config.features + config.classes, gates)
+        self.from_input = nn.Linear(config.features + self.labels.width, gates)
         self.from_state = nn.Linear(read_width + (config.hidden if lstm else 0), gates, bias=False)
         self.to_keys = nn.Linear(config.hidden, read_width * (2 if config.keys == "separate" else 1))
         if config.gate == "dynamic":
             self.to_gate = nn.Linear(config.hidden, config.reads)
         else:
-            self.alpha = nn.Parameter(torch.zeros(config.reads))
-        self.to_logits = nn.Linear(config.hidden + read_width, config.classes)
+            self.alpha = nn.Parameter(torch.zeros(config.reads), requires_grad=config.gate == "constant")
+        self.to_logits = nn.Linear(config.hidden + read_width, self.labels.outputs)
 
     def initial_state(self, batch_size: int) -> MANNState:
         """An empty memory whose first slots are the least used ones."""
@@ -106,6 +111,12 @@ class MANN(OnlineLearner):
             least_used=lrua.least_used_slots(usage, config.reads),
             read=zeros(batch_size, config.reads * config.width),
         )
+
+    def carry_over(self, state: MANNState) -> MANNState:
+        """The external memory as it was left, with usage and weights, without gradient; the controller begins anew."""
+        fresh = self.initial_state(len(state.memory))
+        left = MANNState(*(part.detach() for part in state))
+        return left._replace(hidden=fresh.hidden, cell=fresh.cell, read=fresh.read)
 
     def project(self, inputs: Float[Tensor, "batch time inputs"]) -> Float[Tensor, "batch time gates"]:
         """W_xh (x_t, y_{t-1}) + b_h of equation 9, for all steps in one product."""
@@ -160,6 +171,6 @@ class MANN(OnlineLearner):
         keys = self.to_keys(cell).unflatten(-1, (-1, self.config.reads, self.config.width))
         return keys[:, 0], keys[:, -1]
 
-    def classify(self, output: Float[Tensor, "*any out"]) -> Float[Tensor, "*any classes"]:
-        """The linear layer before the softmax of equation 24."""
+    def read_out(self, output: Float[Tensor, "*any out"]) -> Float[Tensor, "*any outputs"]:
+        """The linear layer before the softmax of equation 24, or before the Gaussian of a regression."""
         return self.to_logits(output)

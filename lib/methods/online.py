@@ -11,25 +11,26 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-NO_LABEL = -1  # the label told before the first step: an all-zero one-hot vector
+from lib.tasks.labels import Labels
+
 CHUNK = 10  # steps in one call of `unroll`: long enough for a compiled form to gain, short enough to compile in seconds
 
 
 class OnlineLearner(nn.Module):
     """A network that meets an episode step by step and is told each label one step late.
 
-    A subclass gives `initial_state`, `step` and `classify`; `project` where a part of the step does not depend on the
+    A subclass gives `initial_state`, `step` and `read_out`; `project` where a part of the step does not depend on the
     state and can be done for the whole episode at once.
     """
 
-    def __init__(self, features: int, classes: int):
+    def __init__(self, features: int, labels: Labels):
         super().__init__()
-        self.features, self.classes = features, classes
+        self.features, self.labels = features, labels
         self.state: Any = None
-        self.previous_label: Tensor | None = None
+        self.told: Tensor | None = None
 
     def initial_state(self, batch_size: int) -> Any:
         """The state before the first step: a named tuple of tensors with `batch_size` rows."""
@@ -39,13 +40,17 @@ class OnlineLearner(nn.Module):
         """One step: the projected input and the last state give an output and the next state. Changes nothing."""
         raise NotImplementedError
 
-    def classify(self, output: Float[Tensor, "*any out"]) -> Float[Tensor, "*any classes"]:
-        """Logits of an output of `step`."""
+    def read_out(self, output: Float[Tensor, "*any out"]) -> Float[Tensor, "*any outputs"]:
+        """What an output of `step` predicts, in the form that `self.labels` reads: logits, for classes."""
         raise NotImplementedError
 
     def project(self, inputs: Float[Tensor, "batch time inputs"]) -> Float[Tensor, "batch time projected"]:
         """What a step needs of its input, for all steps at once."""
         return inputs
+
+    def carry_over(self, state: Any) -> Any:
+        """The state to begin an episode with where the memory is not wiped after the last one, which left `state`."""
+        raise ValueError(f"{type(self).__name__} has no external memory to carry over")
 
     def unroll(
         self, projected: Float[Tensor, "batch time projected"], state: Any
@@ -77,51 +82,66 @@ class OnlineLearner(nn.Module):
     def forward(
         self,
         xs: Float[Tensor, "batch time features"],
-        ys: Int[Tensor, "batch time"],
+        ys: Shaped[Tensor, "batch time"],
         unroll: Callable | None = None,
-    ) -> Float[Tensor, "batch time classes"]:
-        """Logits for every step of a batch of episodes; the prediction at step t has been told ys[:, :t] only.
+    ) -> Float[Tensor, "batch time outputs"]:
+        """Outputs for every step of a batch of episodes; the prediction at step t has been told ys[:, :t] only.
 
-        xs: (B, T, features); ys: (B, T), class indices; unroll: another form of `self.unroll`, such as a compiled one.
-        Raises ValueError for wrong shapes.
+        xs: (B, T, features); ys: (B, T); unroll: another form of `self.unroll`, such as a compiled one. Raises
+        ValueError for wrong shapes.
         """
+        return self.episode(xs, ys, None, unroll)[0]
+
+    def inputs(
+        self, xs: Float[Tensor, "batch time features"], ys: Shaped[Tensor, "batch time"]
+    ) -> Float[Tensor, "batch time inputs"]:
+        """What each step is shown: x_t and y_{t-1}, which is all zeros before the first label."""
+        told = F.pad(self.labels.encode(ys[:, :-1]), (0, 0, 1, 0))
+        return torch.cat([xs, told.to(xs.dtype)], dim=-1)
+
+    def episode(
+        self,
+        xs: Float[Tensor, "batch time features"],
+        ys: Shaped[Tensor, "batch time"],
+        state: Any = None,
+        unroll: Callable | None = None,
+    ) -> tuple[Float[Tensor, "batch time outputs"], Any]:
+        """As `forward`, from a given state (None: an empty memory); also returns the state after the last step."""
         self._check(xs, ys, dimensions=3)
         unroll = unroll or self.unroll
-        previous = F.pad(ys[:, :-1], (1, 0), value=NO_LABEL)
-        projected = self.project(self._with_label(xs, previous))
-        outputs, _ = unroll(projected, self.initial_state(xs.shape[0]))
-        return self.classify(outputs)
+        projected = self.project(self.inputs(xs, ys))
+        outputs, state = unroll(projected, self.initial_state(xs.shape[0]) if state is None else state)
+        return self.read_out(outputs), state
 
     @torch.no_grad()
     def begin(self, batch_size: int = 1) -> None:
         """Start a stream of `batch_size` parallel episodes with an empty memory."""
         self.state = self.initial_state(batch_size)
-        self.previous_label = torch.full((batch_size,), NO_LABEL, device=self._device())
+        self.told = next(self.parameters()).new_zeros(batch_size, self.labels.width)
 
     @torch.no_grad()
-    def predict(self, x: Float[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
-        """Class probabilities for the input x of the present step. Changes nothing: ask as often as you like."""
-        return torch.softmax(self.classify(self._advance(x)[0]), dim=-1)
+    def predict(self, x: Float[Tensor, "batch features"]) -> Float[Tensor, "batch *prediction"]:
+        """What is predicted for the input x of the present step: class probabilities, or what else `self.labels` gives.
+
+        Changes nothing: ask as often as you like.
+        """
+        return self.labels.predict(self.read_out(self._advance(x)[0]))
 
     @torch.no_grad()
-    def observe(self, x: Float[Tensor, "batch features"], y: Int[Tensor, " batch"]) -> None:
+    def observe(self, x: Float[Tensor, "batch features"], y: Shaped[Tensor, " batch"]) -> None:
         """End the present step: x goes into the memory, and its label y will be told with the next input."""
         self._check(x, y, dimensions=2)
         self.state = self._advance(x)[1]
-        self.previous_label = y.to(self._device())
+        self.told = self.labels.encode(y).to(self.told)
 
     def _advance(self, x: Tensor) -> tuple[Tensor, Any]:
         if self.state is None:
             raise RuntimeError("the stream has not begun: call learner.begin(batch_size) first")
-        expected = (len(self.previous_label), self.features)
+        expected = (len(self.told), self.features)
         if x.shape != expected:
             raise ValueError(f"expected an input {expected} for this stream, got {tuple(x.shape)}")
-        inputs = self._with_label(x, self.previous_label)
+        inputs = torch.cat([x, self.told.to(x.dtype)], dim=-1)
         return self.step(self.project(inputs.unsqueeze(1))[:, 0], self.state)
-
-    def _with_label(self, x: Tensor, previous_label: Tensor) -> Tensor:
-        label = F.one_hot(previous_label + 1, self.classes + 1)[..., 1:]
-        return torch.cat([x, label.to(x.dtype)], dim=-1)
 
     def _check(self, x: Tensor, y: Tensor, dimensions: int) -> None:
         if x.ndim != dimensions or x.shape[-1] != self.features or y.shape != x.shape[:-1]:
@@ -130,6 +150,3 @@ class OnlineLearner(nn.Module):
                 f"expected inputs {leading}, {self.features}) and labels {leading}), "
                 f"got {tuple(x.shape)} and {tuple(y.shape)}"
             )
-
-    def _device(self) -> torch.device:
-        return next(self.parameters()).device

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lib.tasks.episodes import Episodes, EpisodeSampler, instance_numbers
+from lib.tasks.labels import OneHot, Strings
 
 COUNTED_INSTANCES = 10
 
@@ -16,6 +17,7 @@ COUNTED_INSTANCES = 10
 class InstanceTally:
     """How often the k-th image of a class was classified rightly, for k = 1 to 10; kept on the device until asked."""
 
+    labels: OneHot | Strings
     hits: Tensor
     """(10,), how many were right."""
     counts: Tensor
@@ -25,15 +27,15 @@ class InstanceTally:
     batches: int = 0
 
     @classmethod
-    def empty(cls, device: torch.device | str = "cpu") -> "InstanceTally":
+    def empty(cls, labels: OneHot | Strings, device: torch.device | str = "cpu") -> "InstanceTally":
         """Nothing counted yet."""
         zeros = torch.zeros(COUNTED_INSTANCES, dtype=torch.int64, device=device)
-        return cls(zeros, zeros.clone(), torch.zeros((), device=device))
+        return cls(labels, zeros, zeros.clone(), torch.zeros((), device=device))
 
-    def add(self, logits: Float[Tensor, "batch time classes"], batch: Episodes, loss: Tensor) -> None:
+    def add(self, outputs: Float[Tensor, "batch time outputs"], batch: Episodes, loss: Tensor) -> None:
         """Count a batch. Instances beyond the tenth are not counted."""
-        numbers = instance_numbers(batch.ys, logits.shape[-1]).flatten()
-        right = (logits.argmax(-1) == batch.ys).flatten()
+        numbers = instance_numbers(batch.members, batch.characters.shape[1]).flatten()
+        right = self.labels.right(outputs, batch.ys).flatten()
         one_hot = F.one_hot(numbers.clamp(max=COUNTED_INSTANCES + 1), COUNTED_INSTANCES + 2)[:, 1:-1]
         self.counts += one_hot.sum(0)
         self.hits += (one_hot * right.unsqueeze(1)).sum(0)
@@ -58,16 +60,17 @@ class ClassificationTask:
     train: EpisodeSampler
     validation: EpisodeSampler
     test: EpisodeSampler
+    labels: OneHot | Strings
 
     @property
     def device(self) -> torch.device:
         """Where the batches are made."""
         return self.train.bank.device
 
-    def loss(self, logits: Float[Tensor, "batch time classes"], batch: Episodes) -> Float[Tensor, ""]:
-        """Cross-entropy in nats, the mean over all steps and episodes (equation 25 divided by the number of terms)."""
-        return F.cross_entropy(logits.flatten(0, 1), batch.ys.flatten())
+    def loss(self, outputs: Float[Tensor, "batch time outputs"], batch: Episodes) -> Float[Tensor, ""]:
+        """Equation 25 or 26, in nats a step."""
+        return self.labels.loss(outputs, batch.ys)
 
     def tally(self) -> InstanceTally:
         """An empty score."""
-        return InstanceTally.empty(self.device)
+        return InstanceTally.empty(self.labels, self.device)

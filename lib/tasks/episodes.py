@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lib.config import added
 from lib.tasks.images import MAX_ANGLE, MAX_SHIFT, ImageBank
+from lib.tasks.labels import STRINGS
 from lib.tasks.seeds import generator
 
 
@@ -26,6 +28,8 @@ class EpisodeConfig:
     """Turn each class by a random multiple of 90 degrees, which makes new classes."""
     jitter: bool = True
     """Rotate each image within ±π/16 and shift it within ±10 pixels of the 105-pixel original."""
+    strings: bool = added(False)
+    """Labels are strings of five letters, drawn anew for each class of each episode (section 4.2)."""
 
 
 class Episodes(NamedTuple):
@@ -34,9 +38,11 @@ class Episodes(NamedTuple):
     xs: Float[Tensor, "batch time 400"]
     """Images, flat, in [0, 1]."""
     ys: Int[Tensor, "batch time"]
-    """Labels, shuffled anew in each episode."""
+    """Labels, drawn anew in each episode: one-hot labels are `members` itself, strings are numbers up to 3124."""
     characters: Int[Tensor, "batch classes"]
-    """Which class of the bank bears which label."""
+    """The classes of the bank that an episode is made of."""
+    members: Int[Tensor, "batch time"]
+    """Which of the episode's classes each image is of."""
 
 
 class EpisodeSampler:
@@ -62,23 +68,27 @@ class EpisodeSampler:
         def uniform(*shape: int) -> Tensor:
             return torch.rand(*shape, generator=random, device=bank.device)
 
-        # Distinct characters in random order: a character's place in this order is its label.
+        # Distinct characters in random order: a character's place in this order is its one-hot label.
         characters = uniform(size, bank.classes).topk(config.classes, dim=1).indices
-        labels, drawings = self._order(uniform, size)
+        members, drawings = self._order(uniform, size)
         turns = torch.floor(4 * uniform(size, config.classes)).long()
         angles = (2 * uniform(size, config.length) - 1) * MAX_ANGLE
         shifts = (2 * uniform(size, config.length, 2) - 1) * MAX_SHIFT
         xs = bank.draw(
-            characters.gather(1, labels),
+            characters.gather(1, members),
             drawings,
-            turns.gather(1, labels) if config.quarter_turns else None,
+            turns.gather(1, members) if config.quarter_turns else None,
             angles if config.jitter else None,
             shifts if config.jitter else None,
         )
-        return Episodes(xs, labels, characters)
+        if not config.strings:
+            return Episodes(xs, members, characters, members)
+        # Any string is as likely as any other, so two classes may rarely share one.
+        strings = torch.floor(STRINGS * uniform(size, config.classes)).long()
+        return Episodes(xs, strings.gather(1, members), characters, members)
 
     def _order(self, uniform, size: int) -> tuple[Tensor, Tensor]:
-        """Labels and drawings (size, length) in the order of presentation; no drawing comes twice in an episode."""
+        """Members and drawings (size, length) in the order of presentation; no drawing comes twice in an episode."""
         config, drawings = self.config, self.bank.drawings
         if config.balanced:
             each = config.length // config.classes
@@ -89,7 +99,7 @@ class EpisodeSampler:
         return chosen // drawings, chosen % drawings
 
 
-def instance_numbers(ys: Int[Tensor, "batch time"], classes: int) -> Int[Tensor, "batch time"]:
+def instance_numbers(members: Int[Tensor, "batch time"], classes: int) -> Int[Tensor, "batch time"]:
     """For each step, how many times its class has been seen by then, itself included: 1 for a first sight."""
-    seen = F.one_hot(ys, classes).cumsum(1)
-    return seen.gather(2, ys.unsqueeze(2)).squeeze(2)
+    seen = F.one_hot(members, classes).cumsum(1)
+    return seen.gather(2, members.unsqueeze(2)).squeeze(2)

@@ -20,9 +20,15 @@ class CheckpointError(RuntimeError):
 
 
 def save_checkpoint(
-    path: Path, model: nn.Module, details: dict[str, Any], optimizer: torch.optim.Optimizer | None = None
+    path: Path,
+    model: nn.Module,
+    details: dict[str, Any],
+    optimizer: torch.optim.Optimizer | None = None,
+    extra: dict[str, torch.Tensor] | None = None,
 ) -> str:
-    """Write the weights, the JSON-able `details` and, if given, the optimizer's state. Returns the file's sha256.
+    """Write the weights, the JSON-able `details` and, if given, the optimizer's state and `extra` tensors.
+
+    Returns the file's sha256.
 
     Raises CheckpointError if the file cannot be written; an older file of that name is then still whole.
     """
@@ -30,6 +36,7 @@ def save_checkpoint(
     if optimizer is not None:
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
+    tensors |= {f"extra.{name}": tensor for name, tensor in (extra or {}).items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     content = save(tensors, metadata={"format": str(FORMAT), "details": json.dumps(details)})
     try:
@@ -75,6 +82,13 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
                 f"{path} holds a damaged optimizer state ({error!r}); delete it and train again"
             ) from error
     return details
+
+
+def load_extra(path: Path) -> dict[str, torch.Tensor]:
+    """The `extra` tensors of a checkpoint. Raises CheckpointError if the file is missing or damaged."""
+    with _open(path) as file:
+        names = [name for name in list(file.keys()) if name.startswith("extra.")]
+        return {name.removeprefix("extra."): file.get_tensor(name) for name in names}
 
 
 def file_digest(path: Path) -> str:

@@ -5,7 +5,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import torch
 from tqdm import tqdm
 
 from lib.atomic import write_atomically
+from lib.config import added, to_dict
 from lib.methods.online import OnlineLearner
-from lib.training.checkpoint import CheckpointError, load_checkpoint, read_details, save_checkpoint
+from lib.training.checkpoint import CheckpointError, load_checkpoint, load_extra, read_details, save_checkpoint
 
 UNROLLS = ("auto", "plain", "fast", "compiled")
 COMPILING_PAYS = 3_000  # updates after which compiling for a minute has saved more than a minute
@@ -44,6 +45,8 @@ class TrainingConfig:
     """Minibatches of a validation."""
     checkpoint_every: int = 500
     """Updates between two checkpoints; a multiple of `log_every`."""
+    wipe_memory: bool = added(True)
+    """Begin each episode with an empty memory; False: with the memory that the last episode of its row left."""
 
     def __post_init__(self):
         if self.checkpoint_every % self.log_every:
@@ -140,9 +143,9 @@ def train(
 
     Raises NonFiniteLoss, and CheckpointError if the folder's checkpoint is damaged or of another run.
     """
-    identity = json.loads(json.dumps({"training": asdict(config), **(identity or {})}))
+    identity = json.loads(json.dumps({"training": to_dict(config), **(identity or {})}))
     optimizer = make_optimizer(learner, config)
-    first, seconds, log, trained_by = _resume(folder, learner, optimizer, identity)
+    first, seconds, log, trained_by, memory = _resume(folder, learner, optimizer, identity)
     unroll, unroll_steps = pick_unroll(learner, unroll, config.updates)
     trained_by = [*trained_by, {"from_update": first + 1, "unroll": unroll, **(provenance or {})}]
     started, tally = time.monotonic() - seconds, task.tally()
@@ -153,7 +156,11 @@ def train(
     with bar:
         for update in range(first + 1, config.updates + 1):
             batch = task.train.batch(update, config.batch_size)
-            logits = learner(batch.xs, batch.ys, unroll_steps)
+            if config.wipe_memory:
+                logits = learner(batch.xs, batch.ys, unroll_steps)
+            else:
+                logits, state = learner.episode(batch.xs, batch.ys, memory, unroll_steps)
+                memory = learner.carry_over(state)
             loss = task.loss(logits, batch)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -176,14 +183,16 @@ def train(
             if log_now:
                 line = {"update": update, "seconds": time.monotonic() - started, **tally.summary()}
                 if update % config.validate_every == 0 or update == config.updates:
-                    line["validation"] = evaluate(learner, task, task.validation, config.validation_batches)
+                    line["validation"] = evaluate(
+                        learner, task, task.validation, config.validation_batches, wipe_memory=config.wipe_memory
+                    )
                 bar.set_postfix_str(_postfix(line))
                 log.append(line)
                 if on_log:
                     on_log(line)
                 tally = task.tally()
             if update % config.checkpoint_every == 0 or update == config.updates:
-                _save(folder, learner, optimizer, identity, update, time.monotonic() - started, log, trained_by)
+                _save(folder, learner, optimizer, identity, update, time.monotonic() - started, log, trained_by, memory)
             if out_of_time:
                 break
     learner.eval()
@@ -195,27 +204,42 @@ def train(
 
 
 @torch.no_grad()
-def evaluate(learner: OnlineLearner, task, sampler, batches: int, batch_size: int = 16, progress: bool = False) -> dict:
-    """The learner's summary (see the task's tally) on the first `batches` batches of a sampler; no weight changes."""
-    was_training = learner.training
+def evaluate(
+    learner: OnlineLearner,
+    task,
+    sampler,
+    batches: int,
+    batch_size: int = 16,
+    progress: bool = False,
+    wipe_memory: bool = True,
+) -> dict:
+    """The learner's summary (see the task's tally) on the first `batches` batches of a sampler; no weight changes.
+
+    wipe_memory: as in `TrainingConfig`; the memory is empty before the first batch in either case.
+    """
+    was_training, memory = learner.training, None
     learner.eval()
     tally = task.tally()
     for index in tqdm(range(batches), disable=not progress, desc="evaluating", leave=False):
         batch = sampler.batch(index, batch_size)
-        logits = learner(batch.xs, batch.ys)
+        if wipe_memory:
+            logits = learner(batch.xs, batch.ys)
+        else:
+            logits, state = learner.episode(batch.xs, batch.ys, memory)
+            memory = learner.carry_over(state)
         tally.add(logits, batch, task.loss(logits, batch))
     learner.train(was_training)
     return tally.summary()
 
 
-def _resume(folder, learner, optimizer, identity) -> tuple[int, float, list[dict[str, Any]], list[dict[str, Any]]]:
+def _resume(folder, learner, optimizer, identity) -> tuple[int, float, list[dict[str, Any]], list[dict[str, Any]], Any]:
     if folder is None:
-        return 0, 0.0, [], []
+        return 0, 0.0, [], [], None
     for left_by_a_kill in folder.glob(".*.tmp"):
         left_by_a_kill.unlink()
     path = folder / "checkpoint.safetensors"
     if not path.exists():
-        return 0, 0.0, [], []
+        return 0, 0.0, [], [], None
     details = read_details(path)
     if details["identity"] != identity:
         raise CheckpointError(
@@ -223,17 +247,21 @@ def _resume(folder, learner, optimizer, identity) -> tuple[int, float, list[dict
             f"There: {json.dumps(details['identity'])}. Here: {json.dumps(identity)}"
         )
     load_checkpoint(path, learner, optimizer)
+    kept = {name: part.to(next(learner.parameters()).device) for name, part in load_extra(path).items()}
+    memory = type(learner.initial_state(1))(**kept) if kept else None
     # A kill may have come between the checkpoint and its log.
     _save_log(folder, details["log"])
     unknown = [{"from_update": 1, "unknown": True}]  # trained before checkpoints kept this
-    return details["update"], details["seconds"], details["log"], details.get("trained_by", unknown)
+    return details["update"], details["seconds"], details["log"], details.get("trained_by", unknown), memory
 
 
-def _save(folder, learner, optimizer, identity, update, seconds, log, trained_by) -> None:
+def _save(folder, learner, optimizer, identity, update, seconds, log, trained_by, memory) -> None:
     if folder is None:
         return
     details = {"identity": identity, "update": update, "seconds": seconds, "log": log, "trained_by": trained_by}
-    save_checkpoint(folder / "checkpoint.safetensors", learner, details, optimizer)
+    save_checkpoint(
+        folder / "checkpoint.safetensors", learner, details, optimizer, memory._asdict() if memory else None
+    )
     _save_log(folder, log)
 
 

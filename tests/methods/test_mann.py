@@ -330,8 +330,7 @@ def test_the_keys_come_from_the_cell_state_and_the_gate_from_the_hidden_state():
 def gradients_to_earlier_memories(learner: MANN, length: int) -> list[float]:
     """For each step, the largest gradient of the last step's loss to the slots that this step erased and wrote."""
     xs, ys = random_episodes(learner.config, 21, batch=1, length=length)
-    previous = F.pad(ys[:, :-1], (1, 0), value=-1)
-    projected = learner.project(learner._with_label(xs, previous))
+    projected = learner.project(learner.inputs(xs, ys))
     state = learner.initial_state(1)
     written = []
     for t in range(length):
@@ -341,7 +340,7 @@ def gradients_to_earlier_memories(learner: MANN, length: int) -> list[float]:
             state = state._replace(memory=state.memory.clone().requires_grad_())
         state.memory.retain_grad()
         written.append((state.memory, chosen))
-    F.cross_entropy(learner.classify(output), ys[:, -1]).backward()
+    F.cross_entropy(learner.read_out(output), ys[:, -1]).backward()
     return [0.0 if m.grad is None else m.grad[chosen].abs().max().item() for m, chosen in written]
 
 

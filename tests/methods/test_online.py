@@ -101,12 +101,12 @@ def test_predict_changes_nothing(kind):
     weights = [p.detach().clone() for p in learner.parameters()]
     learner.begin(2)
     for t in range(6):
-        state, label = [s.clone() for s in learner.state], learner.previous_label.clone()
+        state, label = [s.clone() for s in learner.state], learner.told.clone()
         for other in (1 - xs[:, t], torch.zeros_like(xs[:, t])):
             learner.predict(other)
         assert torch.equal(learner.predict(xs[:, t]), asked_once[:, t])
         assert all(torch.equal(a, b) for a, b in zip(state, learner.state, strict=True))
-        assert torch.equal(label, learner.previous_label)
+        assert torch.equal(label, learner.told)
         learner.observe(xs[:, t], ys[:, t])
     assert all(torch.equal(a, b) for a, b in zip(weights, learner.parameters(), strict=True))
     assert all(p.grad is None for p in learner.parameters())
@@ -184,15 +184,13 @@ def test_the_rows_of_a_batch_are_independent(kind):
 @every_kind
 def test_the_null_label_of_the_first_step_is_no_label_at_all(kind):
     learner = make(kind)
-    xs, _ = episodes(8, 3, 1)
-    inputs = learner._with_label(xs, torch.tensor([[-1], [0], [CLASSES - 1]]))
+    xs, _ = episodes(8, 3, 3)
+    inputs = learner.inputs(xs, torch.tensor([[0, CLASSES - 1, 1]]).expand(3, -1))
     assert torch.equal(inputs[..., :FEATURES], xs)
-    assert inputs[0, 0, FEATURES:].tolist() == [0, 0, 0, 0]
-    assert inputs[1, 0, FEATURES:].tolist() == [1, 0, 0, 0]
-    assert inputs[2, 0, FEATURES:].tolist() == [0, 0, 0, 1]
+    assert inputs[0, :, FEATURES:].tolist() == [[0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]]
     learner.begin(3)
-    shown = learner.step(learner.project(inputs[:1])[:, 0], learner.initial_state(1))[0]
-    torch.testing.assert_close(learner.predict(xs[:, 0])[:1], learner.classify(shown).softmax(-1).detach())
+    shown = learner.step(learner.project(inputs[:1, :1])[:, 0], learner.initial_state(1))[0]
+    torch.testing.assert_close(learner.predict(xs[:, 0])[:1], learner.read_out(shown).softmax(-1).detach())
 
 
 @every_kind
@@ -262,7 +260,7 @@ def test_device_follows_the_parameters(kind):
     xs, ys = (part.to("meta") for part in episodes(10, 2, 3))
     assert learner(xs, ys).device.type == "meta"
     assert stream(learner, xs, ys).device.type == "meta"
-    assert learner.previous_label.device.type == "meta"
+    assert learner.told.device.type == "meta"
     assert all(s.device.type == "meta" for s in learner.state)
 
 

@@ -44,7 +44,7 @@ def build() -> tuple[MANN, ClassificationTask]:
         return EpisodeSampler(ImageBank(images[classes]), EpisodeConfig(classes=3, length=9), seed=0, stream=stream)
 
     return learner, ClassificationTask(
-        sampler(slice(0, 5), "train"), sampler(slice(5, 8), "validation"), sampler(slice(5, 8), "test")
+        sampler(slice(0, 5), "train"), sampler(slice(5, 8), "validation"), sampler(slice(5, 8), "test"), learner.labels
     )
 
 

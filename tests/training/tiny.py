@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from lib.methods.mann import MANN, MANNConfig
 from lib.tasks.classification import InstanceTally
 from lib.tasks.episodes import Episodes
+from lib.tasks.labels import OneHot
 from lib.tasks.seeds import generator
 from lib.training import TrainingConfig
 
@@ -42,7 +43,8 @@ class TwoPictures:
         shown = torch.randint(2, (size, self.length), generator=random)
         swapped = torch.randint(2, (size, 1), generator=random)
         pictures = torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]], dtype=self.dtype)
-        return Episodes(pictures[shown], shown ^ swapped, torch.cat([swapped, 1 - swapped], dim=1))
+        labels = shown ^ swapped
+        return Episodes(pictures[shown], labels, torch.cat([swapped, 1 - swapped], dim=1), labels)
 
 
 class TinyTask:
@@ -56,7 +58,7 @@ class TinyTask:
         return F.cross_entropy(logits.flatten(0, 1), batch.ys.flatten())
 
     def tally(self):
-        return InstanceTally.empty(self.device)
+        return InstanceTally.empty(OneHot(2), self.device)
 
 
 def weights_of(learner: torch.nn.Module) -> list[torch.Tensor]:

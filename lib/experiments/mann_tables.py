@@ -1,0 +1,174 @@
+"""Santoro et al. 2016: the tables that the command line and the book show, the paper's numbers beside the ledger's."""
+
+from lib import ledger, report
+
+PROFILES_SHOWN = ("paper", "short")
+TABLE1_LABELS = {"feedforward": "feed-forward", "lstm": "LSTM", "mann": "MANN"}
+TABLE2_LABELS = {
+    ("feedforward", "none"): ("feedforward", "feed-forward"),
+    ("lstm", "none"): ("lstm", "LSTM"),
+    ("mann-lrua", "feedforward"): ("mann-feedforward", "MANN, feed-forward controller"),
+    ("mann-lrua", "lstm"): ("mann", "MANN, LSTM controller"),
+    ("mann-ntm", "lstm"): ("ntm", "MANN with NTM access"),
+}
+READING_LABELS = {
+    "shared-keys": "a head stores the key that it looks for",
+    "own-slots": "head j writes to the j-th least used slot",
+    "shared-keys-own-slots": "both of the above",
+    "constant-gate": "the gate α is one learnt number a head",
+}
+ABLATION_LABELS = {
+    "ntm": "NTM access in place of least recently used access",
+    "fixed-gate": "the gate is not learnt: half of a write to either place",
+    "one-read": "one head in place of four",
+}
+
+
+def table1() -> report.Table:
+    """Table 1 with our rows."""
+    paper = ledger.paper_numbers("mann")["table1"]
+    instances = paper["instances"]
+    rows = [report.Row("human", "paper", tuple(str(v) for v in paper["rows"]["human"]), "quoted, not measured here")]
+    for variant, label in TABLE1_LABELS.items():
+        rows.append(report.Row(label, "paper", tuple(str(v) for v in paper["rows"][variant])))
+        rows += report.accuracy_rows("mann.table1", variant, label, instances, ("paper", "short"))
+    caption = (
+        "Test accuracy in percent by instance, five classes an episode, one-hot labels (Santoro et al. 2016, table 1)"
+    )
+    return report.Table(caption, tuple(report.ordinal(k) for k in instances), tuple(rows))
+
+
+def table2() -> report.Table:
+    """Table 2 with our rows."""
+    paper = ledger.paper_numbers("mann")["table2"]
+    rows = []
+    for reported in paper["rows"]:
+        variant, label = TABLE2_LABELS[reported["model"], reported["controller"]]
+        label = f"{label}, {reported['classes']} classes"
+        rows.append(report.Row(label, "paper", tuple(str(v) for v in reported["accuracy"])))
+        variant = f"{variant}-{reported['classes']}"
+        rows += report.accuracy_rows("mann.table2", variant, label, paper["instances"], PROFILES_SHOWN)
+    caption = "Test accuracy in percent by instance, labels of five letters (Santoro et al. 2016, table 2)"
+    return report.Table(caption, tuple(report.ordinal(k) for k in paper["instances"]), tuple(rows))
+
+
+def compare_with_paper() -> str:
+    """Sentences, in Markdown, on how MANN's runs of the paper profile compare with the paper's row of table 1."""
+    paper = ledger.paper_numbers("mann")["table1"]
+    records = [r for r in ledger.load_records("mann.table1", "mann", "paper") if not r.data["is_standin"]]
+    records = [r for r in records if r.complete] or records
+    if not records:
+        return "**MANN was not run at the paper profile yet.**"
+    asked = records[0].config["training"]["updates"]
+    done = min(record.updates for record in records)
+    differences = {
+        k: 100 * sum(record.metrics["accuracy"][k - 1] for record in records) / len(records) - reported
+        for k, reported in zip(paper["instances"], paper["rows"]["mann"], strict=True)
+    }
+    worst = min(differences, key=differences.get)
+    best = max(differences, key=differences.get)
+    progress = f"After {done:,} of {asked:,} updates".replace(",", " ")
+    verdict = "within 2 points of the paper's row or above it at every instance"
+    if differences[worst] < -2:
+        verdict = "short of the paper's row by more than 2 points at some instance"
+    return (
+        f"**{progress} MANN is {verdict}.** Its lowest cell beside the paper is the {report.ordinal(worst)} instance, "
+        f"at {differences[worst]:+.1f} points, its highest the {report.ordinal(best)}, at {differences[best]:+.1f}."
+        + "".join(_still_rising(record) for record in records if not record.complete)
+    )
+
+
+def _still_rising(record: ledger.Record, span: int = 10_000) -> str:
+    curve = record.curve or {"update": [], "accuracy": []}
+    at = {u: a[1] for u, a in zip(curve["update"], curve["accuracy"], strict=True)}
+    if record.updates not in at or record.updates - span not in at:
+        return ""
+    gain = 100 * (at[record.updates] - at[record.updates - span])
+    span_text = f"{span:,}".replace(",", " ")
+    return (
+        f" The run is unfinished: in its last {span_text} updates the training accuracy of the 2nd instance changed by "
+        f"{gain:+.1f} points."
+    )
+
+
+def figure2() -> report.Table:
+    """Figure 2 as numbers: training accuracy by instance at some points of the runs."""
+    curves = {"a: LSTM": ("mann.table1", "lstm"), "b: MANN": ("mann.table1", "mann")}
+    curves |= {"c: LSTM, 15 classes": ("mann.table2", "lstm-15"), "d: MANN, 15 classes": ("mann.table2", "mann-15")}
+    return _curves("Training accuracy in percent, means of 500 updates (Santoro et al. 2016, figure 2)", curves)
+
+
+def figure3() -> report.Table:
+    """Figure 3 as numbers: training without wiping the memory, beside runs that wipe it."""
+    curves = {
+        "a: five classes": ("mann.figure3", "five"),
+        "five classes, wiped (table 1)": ("mann.table1", "mann"),
+        "b: ten classes": ("mann.figure3", "ten"),
+        "ten classes, wiped": ("mann.figure3", "ten-wiped"),
+    }
+    return _curves(
+        "Training accuracy in percent, the memory not wiped, means of 500 updates (Santoro et al. 2016, figure 3)",
+        curves,
+    )
+
+
+def _curves(caption: str, curves: dict[str, tuple[str, str]]) -> report.Table:
+    instances, points = (1, 2, 5, 10), (1_000, 2_500, 5_000, 10_000, 20_000, 50_000, 100_000)
+    rows = []
+    for label, (experiment, variant) in curves.items():
+        records = [r for profile in PROFILES_SHOWN for r in ledger.load_records(experiment, variant, profile)]
+        if not records:
+            rows.append(report.Row(label, "ours", (), report.NOT_RUN))
+        for record in records:
+            at = dict(zip(record.curve["update"], record.curve["accuracy"], strict=True))
+            for k in instances:
+                cells = tuple(
+                    f"{100 * at[u][k - 1]:.1f}" if u in at and at[u][k - 1] is not None else "–" for u in points
+                )
+                source = f"ours, {record.profile}, seed {record.seed}"
+                rows.append(report.Row(f"{label}, {report.ordinal(k)}", source, cells, report.note_on([record])))
+    return report.Table(caption, tuple(f"{u:,}".replace(",", " ") for u in points), tuple(rows))
+
+
+def figure4() -> report.Table:
+    """Figure 4 as numbers: test accuracy with more classes than there were in training."""
+    records = [r for profile in PROFILES_SHOWN for r in ledger.load_records("mann.figure4", "mann", profile)]
+    columns = sorted({int(classes) for r in records for classes in r.metrics["by_classes"]})
+    rows = []
+    for record in records:
+        for k in (1, 2, 5, 10):
+            found = (record.metrics["by_classes"].get(str(classes), {}).get("accuracy") for classes in columns)
+            cells = tuple("–" if accuracy is None else f"{100 * accuracy[k - 1]:.1f}" for accuracy in found)
+            label = f"{report.ordinal(k)} instance, trained up to {_last_classes(record)} classes"
+            rows.append(report.Row(label, f"ours, {record.profile}", cells, report.note_on([record])))
+    rows = rows or [report.Row("MANN", "ours", (), report.NOT_RUN)]
+    caption = "Test accuracy in percent by number of classes in an episode (Santoro et al. 2016, figure 4)"
+    return report.Table(caption, tuple(f"{classes} classes" for classes in columns), tuple(rows))
+
+
+def _last_classes(record: ledger.Record) -> int:
+    curriculum = record.config["curriculum"]
+    return curriculum["first"] + (record.updates - 1) // curriculum["every"]
+
+
+def readings() -> report.Table:
+    """The other readings of MANN beside the one of table 1, on the held-out training classes."""
+    instances = ledger.paper_numbers("mann")["table1"]["instances"]
+    rows = report.validation_rows("mann.table1", "mann", "as in table 1", instances, PROFILES_SHOWN)
+    for variant, label in READING_LABELS.items():
+        rows += report.validation_rows("mann.readings", variant, label, instances, PROFILES_SHOWN)
+    caption = (
+        "Accuracy in percent by instance on the classes held out for validation, at a run's last validation: "
+        "one thing is read another way in each row"
+    )
+    return report.Table(caption, tuple(report.ordinal(k) for k in instances), tuple(rows))
+
+
+def ablations() -> report.Table:
+    """MANN without one of its parts, beside MANN, on the test classes."""
+    instances = ledger.paper_numbers("mann")["table1"]["instances"]
+    rows = report.accuracy_rows("mann.table1", "mann", "MANN as in table 1", instances, PROFILES_SHOWN)
+    for variant, label in ABLATION_LABELS.items():
+        rows += report.accuracy_rows("mann.ablations", variant, label, instances, PROFILES_SHOWN)
+    caption = "Test accuracy in percent by instance, five classes an episode, one part of MANN changed in each row"
+    return report.Table(caption, tuple(report.ordinal(k) for k in instances), tuple(rows))

@@ -1,0 +1,216 @@
+"""Omniglot classification: from a config to its learner, its episodes, its record and the check of its checkpoint.
+
+Reading notes. An «episode» of the 100 000 is read as one update on a minibatch of 16 sequences. The last 50 of the 1200
+training classes are held out to validate on, so 1150 are trained on; the 423 test classes choose nothing.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lib import ledger
+from lib.baselines.feedforward import FeedForward, FeedForwardConfig
+from lib.baselines.lstm import LSTM, LSTMConfig
+from lib.baselines.ntm import NTM, NTMConfig
+from lib.config import added, to_dict
+from lib.data import load_characters
+from lib.data.store import Characters
+from lib.experiments import runs
+from lib.experiments.base import Experiment, RunOptions
+from lib.inspector.trace import Trace
+from lib.inspector.trace import record as record_episode
+from lib.methods.mann import MANN, MANNConfig
+from lib.methods.online import OnlineLearner
+from lib.report import Table
+from lib.tasks.classification import ClassificationTask
+from lib.tasks.curriculum import CurriculumConfig, CurriculumSampler
+from lib.tasks.episodes import EpisodeConfig, EpisodeSampler
+from lib.tasks.images import ImageBank
+from lib.tasks.labels import make_labels
+from lib.training import TrainingConfig, evaluate, pick_device
+from lib.training.checkpoint import CheckpointError
+
+VALIDATION_CLASSES = 50
+EVALUATION_SEED = 0  # the same test episodes for every method and seed
+LEARNERS = {FeedForwardConfig: FeedForward, LSTMConfig: LSTM, MANNConfig: MANN, NTMConfig: NTM}
+
+
+@dataclass(frozen=True)
+class OmniglotConfig:
+    """One run: a learner, its episodes, its training and its test."""
+
+    learner: FeedForwardConfig | LSTMConfig | MANNConfig | NTMConfig
+    episodes: EpisodeConfig = field(default_factory=EpisodeConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    test_batches: int = 125
+    """Minibatches of 16 test episodes: 2000 episodes, 10 000 images for each instance that all classes reach."""
+    curriculum: CurriculumConfig | None = added(None)
+    """Where the number of classes grows during training; `episodes` then says all else."""
+
+
+def in_profile(paper: OmniglotConfig, profile: str) -> OmniglotConfig:
+    """A config of the paper profile, cut down to another."""
+    if profile == "paper":
+        return paper
+    if profile == "short":
+        training = replace(paper.training, updates=5_000, validate_every=2_500)
+        curriculum = paper.curriculum and CurriculumConfig(first=5, every=500, tests=(10, 15, 20, 25, 30, 40, 50))
+        return replace(paper, training=training, test_batches=30, curriculum=curriculum)
+    training = replace(
+        paper.training, updates=20, log_every=10, validate_every=20, validation_batches=1, checkpoint_every=10
+    )
+    curriculum = paper.curriculum and CurriculumConfig(first=3, every=5, tests=(6, 8), test_batches=1)
+    return replace(paper, training=training, test_batches=2, curriculum=curriculum)
+
+
+def build_learner(config: OmniglotConfig, seed: int) -> OnlineLearner:
+    """A learner with fresh weights, a function of (config, seed)."""
+    return runs.fresh(lambda: LEARNERS[type(config.learner)](config.learner), seed)
+
+
+def build_task(config: OmniglotConfig, characters: Characters, seed: int, device: torch.device) -> ClassificationTask:
+    """Training, validation and test episodes over disjoint classes."""
+    training, test = characters.train_test_split()
+    held_out = min(VALIDATION_CLASSES, len(training) // 4)
+    final = config.curriculum.episodes(config.training.updates, config.episodes) if config.curriculum else None
+
+    def sampler(classes, seed: int, stream: str) -> EpisodeSampler:
+        bank = ImageBank(characters.images(classes), device)
+        if config.curriculum and stream == "train":
+            return CurriculumSampler(bank, config.curriculum, config.episodes, seed=seed, stream=stream)
+        return EpisodeSampler(bank, final or config.episodes, seed=seed, stream=stream)
+
+    return ClassificationTask(
+        train=sampler(training[:-held_out], seed, "train"),
+        validation=sampler(training[-held_out:], EVALUATION_SEED, "validation"),
+        test=sampler(test, EVALUATION_SEED, "test"),
+        labels=make_labels(config.learner.labels, config.learner.classes),
+    )
+
+
+def test_scores(config: OmniglotConfig, task: ClassificationTask, learner: OnlineLearner, progress: bool) -> dict:
+    """Loss and accuracy by instance on the test classes; for a curriculum also with more classes than were trained."""
+
+    def score(sampler: EpisodeSampler, batches: int) -> dict:
+        wipe = config.training.wipe_memory
+        return evaluate(learner, task, sampler, batches, progress=progress, wipe_memory=wipe)
+
+    metrics = score(task.test, config.test_batches)
+    if config.curriculum:
+        by_classes = {}
+        for classes in config.curriculum.tests:
+            episodes = replace(config.episodes, classes=classes, length=10 * classes)
+            sampler = EpisodeSampler(task.test.bank, episodes, seed=EVALUATION_SEED, stream=f"test {classes}")
+            by_classes[str(classes)] = score(sampler, config.curriculum.test_batches)
+        metrics["by_classes"] = by_classes
+    return metrics
+
+
+def run(
+    experiment: str, paper: OmniglotConfig, variant: str, profile: str, seed: int, options: RunOptions
+) -> ledger.Record:
+    """Train, test and record one run; `paper` is its config at the paper profile."""
+    config, characters = in_profile(paper, profile), load_characters()
+    task = build_task(config, characters, seed, pick_device(options.device))
+    return runs.run_trained(
+        experiment,
+        variant,
+        profile,
+        seed,
+        options,
+        config=config,
+        data={"name": characters.name, "sha256": characters.digest, "is_standin": characters.is_standin},
+        task=task,
+        build=lambda: LEARNERS[type(config.learner)](config.learner),
+        test=lambda learner: test_scores(config, task, learner, options.progress),
+        after=partial(save_trace, task) if (experiment, variant) == ("mann.table1", "mann") else None,
+    )
+
+
+def save_trace(task: ClassificationTask, record: ledger.Record, learner: OnlineLearner) -> Path:
+    """Keep what the learner does to its memory over the first test episode, for the laboratory. Returns its path."""
+    episode = task.test.batch(0, 1)
+    xs = (episode.xs * 255).round() / 255  # a trace keeps images as bytes: whoever runs it again gets the same answers
+    title = f"MANN, {record.profile} profile, after {record.updates:,} updates".replace(",", " ")
+    data = record.data["name"] + (" (a stand-in for Omniglot)" if record.data["is_standin"] else "")
+    note = f"Test characters of {data}; record {record.name}, weights {record.checkpoint['sha256'][:12]}."
+    path = trace_path(record)
+    record_episode(learner, xs, episode.ys, title=title, note=note).save(path)
+    return path
+
+
+def trace_path(record: ledger.Record) -> Path:
+    """Where the trace of a record's learner is kept."""
+    return ledger.ROOT / "data" / "traces" / f"{record.name}.json"
+
+
+def episode_of(trace: Trace, device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
+    """The episode that a trace was recorded on: xs (1, T, 400) and ys (1, T)."""
+    xs = torch.from_numpy(trace.images.copy()).flatten(1).float() / 255
+    return xs.unsqueeze(0).to(device), torch.from_numpy(trace.labels.copy()).unsqueeze(0).to(device)
+
+
+def load_trained(paper: OmniglotConfig, record: ledger.Record, device: torch.device | str = "cpu") -> OnlineLearner:
+    """The learner of a record that keeps its weights. Raises CheckpointError if the file is not the recorded one."""
+    return runs.load_weights(record, build_learner(in_profile(paper, record.profile), record.seed)).to(device)
+
+
+def verify(configs: dict[str, OmniglotConfig], record: ledger.Record, device: str) -> tuple[bool | None, str]:
+    """Test a committed checkpoint on the recorded episodes again; accuracies may differ by rounding, 0.2 points.
+
+    None in place of a verdict where only other data than the recorded one is at hand.
+    """
+    config = in_profile(configs[record.variant], record.profile)
+    try:
+        learner = load_trained(configs[record.variant], record, pick_device(device))
+    except CheckpointError as error:
+        return False, str(error)
+    if record.config != json.loads(json.dumps(to_dict(config))):
+        return False, f"its config is not the one that the code now has for {record.variant}, {record.profile} profile"
+    characters = load_characters()
+    if characters.digest != record.data["sha256"]:
+        return (
+            None,
+            f"not tested: it needs {record.data['name']}, and only {characters.name} is here (set BOOK_DATA_DIR)",
+        )
+    task = build_task(config, characters, record.seed, pick_device(device))
+    found = test_scores(config, task, learner, progress=False)
+    pairs = zip(found["accuracy"], record.metrics["accuracy"], strict=True)
+    difference = max(abs(a - b) for a, b in pairs if a is not None and b is not None)
+    return difference <= 0.002, f"largest difference of an accuracy {100 * difference:.3f} points"
+
+
+def omniglot_experiment(
+    name: str,
+    paper: str,
+    title: str,
+    configs: dict[str, OmniglotConfig],
+    table: Callable[[], Table],
+    costs: dict[str, str],
+    wanted: tuple[tuple[str, int], ...],
+) -> Experiment:
+    """An experiment whose variants are configs, given at the paper profile."""
+
+    def config(variant: str, profile: str) -> dict[str, Any]:
+        return to_dict(in_profile(configs[variant], profile))
+
+    def run_variant(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Record:
+        return run(name, configs[variant], variant, profile, seed, options)
+
+    return Experiment(
+        name=name,
+        paper=paper,
+        title=title,
+        variants=tuple(configs),
+        run=run_variant,
+        config=config,
+        table=table,
+        costs=costs,
+        wanted=wanted,
+        verify=partial(verify, configs),
+    )
