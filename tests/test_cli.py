@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from lib import cli, ledger
-from lib.experiments import EXPERIMENTS, RunOptions, mann
+from lib.experiments import EXPERIMENTS, RunOptions, mann, omniglot
 from tests.experiments.made_up import made_up_characters
 from tests.test_ledger import RECORD
 
@@ -18,11 +18,11 @@ REPOSITORY = ledger.ROOT
 @pytest.fixture
 def book(tmp_path, monkeypatch):
     """A project of its own with made-up characters and short runs; the papers' numbers are those of the repository."""
-    root, numbers, config = tmp_path / "project", ledger.paper_numbers("mann"), mann.config
+    root, numbers, in_profile = tmp_path / "project", ledger.paper_numbers("mann"), omniglot.in_profile
 
-    def short(variant, profile):
+    def short(paper, profile):
         training = replace(
-            config(variant, profile).training,
+            in_profile(paper, profile).training,
             updates=2,
             batch_size=2,
             log_every=1,
@@ -30,13 +30,13 @@ def book(tmp_path, monkeypatch):
             validation_batches=1,
             checkpoint_every=1,
         )
-        return replace(config(variant, profile), training=training, test_batches=1)
+        return replace(in_profile(paper, profile), training=training, test_batches=1)
 
     monkeypatch.setattr(ledger, "ROOT", root)
     monkeypatch.setattr(ledger, "paper_numbers", lambda _: numbers)
     monkeypatch.setenv("BOOK_RESULTS_DIR", str(root / "data" / "results"))
-    monkeypatch.setattr(mann, "config", short)
-    monkeypatch.setattr(mann, "load_characters", made_up_characters)
+    monkeypatch.setattr(omniglot, "in_profile", short)
+    monkeypatch.setattr(omniglot, "load_characters", made_up_characters)
     return root
 
 
@@ -94,12 +94,9 @@ def test_run_without_a_variant_runs_all_of_them(book, call):
 
 
 def test_a_figure_is_run_as_the_table_it_is_drawn_from(book, call):
-    shown = call("run", "mann.figure2", "--device", "cpu", "--runs", str(book / "runs"))
-    assert "mann.figure2 is drawn from the runs of mann.table1" in shown
-    assert [(r.experiment, r.variant) for r in ledger.load_records()] == [
-        ("mann.table1", "lstm"),
-        ("mann.table1", "mann"),
-    ]
+    shown = call("run", "mann.figure2", "--variant", "lstm", "--device", "cpu", "--runs", str(book / "runs"))
+    assert "mann.figure2, lstm, is drawn from a run of mann.table1" in shown
+    assert [(r.experiment, r.variant) for r in ledger.load_records()] == [("mann.table1", "lstm")]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +137,7 @@ def test_a_stop_by_hand_says_how_to_go_on(book, call, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(mann, "load_characters", interrupted)
+    monkeypatch.setattr(omniglot, "load_characters", interrupted)
     assert "same command again" in error_of(call, *run_arguments(book))
 
 
@@ -159,7 +156,7 @@ def test_verify_passes_what_was_kept_and_fails_what_was_changed(book, call, caps
 
 def test_verify_passes_over_a_checkpoint_whose_data_is_not_here_and_says_so(book, call, monkeypatch):
     call(*run_arguments(book, "--variant", "mann", "--keep-checkpoint"))
-    monkeypatch.setattr(mann, "load_characters", lambda: made_up_characters("glyphs", True, seed=1))
+    monkeypatch.setattr(omniglot, "load_characters", lambda: made_up_characters("glyphs", True, seed=1))
     shown = call("verify", "--device", "cpu")
     assert shown.startswith("---- mann.table1/mann-smoke-0: not tested")
 

@@ -5,6 +5,8 @@ from lib import ledger, report
 PROFILES_SHOWN = ("paper", "short")
 TABLE1_LABELS = {"feedforward": "feed-forward", "lstm": "LSTM", "mann": "MANN"}
 TABLE2_LABELS = {
+    ("knn-raw-pixels", "none"): ("knn-raw", "nearest neighbour, raw pixels"),
+    ("knn-deep-features", "none"): ("knn-deep", "nearest neighbour, features of an autoencoder"),
     ("feedforward", "none"): ("feedforward", "feed-forward"),
     ("lstm", "none"): ("lstm", "LSTM"),
     ("mann-lrua", "feedforward"): ("mann-feedforward", "MANN, feed-forward controller"),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lib.baselines.feedforward import FeedForward, FeedForwardConfig
 from lib.baselines.lstm import LSTM, LSTMConfig
+from lib.baselines.ntm import NTM, NTMConfig
 from lib.methods.mann import MANN, MANNConfig
 from lib.methods.online import CHUNK, OnlineLearner
 from tests.cases import random_cases, seeds
@@ -31,6 +32,7 @@ def make(
             ),
             "lstm": lambda: LSTM(LSTMConfig(**sizes)),
             "feedforward": lambda: FeedForward(FeedForwardConfig(**sizes)),
+            "ntm": lambda: NTM(NTMConfig(**sizes, slots=slots, width=width, reads=reads)),
         }[kind]()
         if not large:
             with torch.no_grad():
@@ -56,9 +58,9 @@ def stream(learner: OnlineLearner, xs: torch.Tensor, ys: torch.Tensor) -> torch.
     return torch.stack(answers, dim=1)
 
 
-KINDS = ["mann", "mann-feedforward", "lstm", "feedforward"]
+KINDS = ["mann", "mann-feedforward", "lstm", "feedforward", "ntm"]
 every_kind = pytest.mark.parametrize("kind", KINDS)
-with_memory = pytest.mark.parametrize("kind", ["mann", "mann-feedforward", "lstm"])
+with_memory = pytest.mark.parametrize("kind", ["mann", "mann-feedforward", "lstm", "ntm"])
 
 
 @pytest.fixture
@@ -330,3 +332,43 @@ def test_training_lowers_the_loss_of_one_batch(kind):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_labels_of_any_kind_are_told_one_step_late():
+    """The prediction of a step depends on every earlier label, and on no later one."""
+    for labels, ys in (
+        ("strings", torch.tensor([[3124, 77, 500, 12]])),
+        ("real", torch.tensor([[0.3, -1.2, 2.0, 0.7]])),
+    ):
+        for config, kind in ((MANNConfig, MANN), (NTMConfig, NTM), (LSTMConfig, LSTM)):
+            torch.manual_seed(0)
+            learner = kind(config(features=FEATURES, hidden=8, labels=labels))
+            xs = torch.rand(1, 4, FEATURES)
+            before = learner(xs, ys)
+            torch.testing.assert_close(learner.labels.predict(before), stream(learner, xs, ys))
+            changed = ys.clone()
+            changed[0, 1] += 1
+            difference = (learner(xs, changed) - before).abs().amax(-1)[0]
+            assert difference[:2].max() == 0
+            assert difference[2:].min() > 0
+
+
+def test_a_memory_that_is_not_wiped_is_all_that_is_carried_over():
+    learner = make("mann")
+    xs, ys = episodes(3, 2, 9)
+    _, state = learner.episode(xs, ys)
+    begun = learner.carry_over(state)
+    fresh = learner.initial_state(2)
+    for name in ("memory", "usage", "read_weights", "write_weights", "least_used"):
+        assert torch.equal(getattr(begun, name), getattr(state, name))
+        assert not getattr(begun, name).requires_grad
+    assert all(torch.equal(getattr(begun, name), getattr(fresh, name)) for name in ("hidden", "cell", "read"))
+    wiped, _ = learner.episode(xs, ys)
+    assert not torch.equal(learner.episode(xs, ys, begun)[0], wiped)
+    torch.testing.assert_close(learner.episode(xs, ys, fresh)[0], wiped)
+
+
+def test_a_learner_without_memory_has_none_to_carry_over():
+    learner = make("lstm")
+    with pytest.raises(ValueError, match="LSTM has no external memory"):
+        learner.carry_over(learner.initial_state(1))

@@ -274,3 +274,19 @@ def test_a_generator_can_be_entered_anywhere(seed, stream, index):
 def test_streams_cannot_be_confused_by_how_their_names_are_joined():
     assert generator(1, "a", 12).initial_seed() != generator(1, "a/1", 2).initial_seed()
     assert generator(11, "a", 1).initial_seed() != generator(1, "1/a", 1).initial_seed()
+
+
+def test_string_labels_change_the_labels_and_nothing_else(watched):
+    plain, spelt = (
+        EpisodeSampler(watched, EpisodeConfig(strings=strings), seed=2, stream="s").batch(4, 64)
+        for strings in (False, True)
+    )
+    assert torch.equal(plain.members, plain.ys)
+    assert torch.equal(spelt.members, plain.members)
+    assert torch.equal(spelt.characters, plain.characters)
+    # All images of a class bear one string, and over many episodes strings are spread over all that there are.
+    for b in range(64):
+        assert len({(int(m), int(y)) for m, y in zip(spelt.members[b], spelt.ys[b], strict=True)}) <= 5
+    shares = torch.bincount(spelt.ys.flatten() // 625, minlength=5) / spelt.ys.numel()
+    assert (shares - 0.2).abs().max() < 0.08
+    assert spelt.ys.min() >= 0 and spelt.ys.max() < 3125

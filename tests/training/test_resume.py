@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,24 @@ def test_the_position_in_the_stream_is_part_of_the_resumed_run(tmp_path):
     train(learner, TinyTask(), half, progress=False)
     train(whole, TinyTask(), half.__class__(**(half.__dict__ | {"updates": 8})), progress=False)
     assert not same(weights_of(learner), weights_of(whole))
+
+
+def test_a_memory_that_is_not_wiped_is_kept_in_the_checkpoint(tmp_path):
+    """Cut and resumed, the next episode begins with the memory that the last one left."""
+    config = replace(SHORT, wipe_memory=False)
+    whole, cut = tiny_mann(), tiny_mann()
+    log = train(whole, TinyTask(), config, folder=tmp_path / "whole", progress=False).log
+
+    def stop(line):
+        if line["update"] == 2 * config.log_every:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(cut, TinyTask(), config, folder=tmp_path / "cut", progress=False, on_log=stop)
+    resumed = tiny_mann(seed=1)
+    again = train(resumed, TinyTask(), config, folder=tmp_path / "cut", progress=False).log
+    assert same(weights_of(whole), weights_of(resumed))
+    assert without_time(again) == without_time(log)
+    wiped = tiny_mann()
+    train(wiped, TinyTask(), SHORT, progress=False)
+    assert not same(weights_of(whole), weights_of(wiped))
