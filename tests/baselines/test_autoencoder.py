@@ -70,7 +70,13 @@ def test_the_paper_profile_has_three_times_as_many_images_as_mann():
 def test_it_learns_to_reconstruct_characters_that_it_has_not_seen(samplers):
     """Better than the best that is the same for all, the mean image."""
     training = TrainingConfig(
-        updates=150, batch_size=4, log_every=50, validate_every=50, validation_batches=1, checkpoint_every=50
+        updates=100,
+        batch_size=4,
+        learning_rate=3e-4,
+        log_every=50,
+        validate_every=50,
+        validation_batches=1,
+        checkpoint_every=50,
     )
     autoencoder, result = train_autoencoder(AutoencoderConfig(), training, *samplers, seed=0, progress=False)
     unseen = samplers[1].batch(0, 16)
