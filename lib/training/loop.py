@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from lib.atomic import write_atomically
 from lib.config import added, to_dict
-from lib.methods.online import OnlineLearner
 from lib.training.checkpoint import CheckpointError, load_checkpoint, load_extra, read_details, save_checkpoint
 
 UNROLLS = ("auto", "plain", "fast", "compiled")
@@ -88,7 +88,7 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
-def pick_unroll(learner: OnlineLearner, how: str, updates: int) -> tuple[str, Callable | None]:
+def pick_unroll(learner: nn.Module, how: str, updates: int) -> tuple[str, Callable | None]:
     """How to do the steps of an episode: its name, and what to hand to `learner` (None: the learner's own `unroll`).
 
     `plain` is the code beside the equations; `fast` the learner's hand-written form; `compiled` is PyTorch's compiler,
@@ -112,7 +112,7 @@ def pick_unroll(learner: OnlineLearner, how: str, updates: int) -> tuple[str, Ca
     return "plain", None
 
 
-def make_optimizer(learner: OnlineLearner, config: TrainingConfig) -> torch.optim.Optimizer:
+def make_optimizer(learner: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
     """RMSprop as the paper's supplement 9.0.1 sets it."""
     return torch.optim.RMSprop(
         learner.parameters(), lr=config.learning_rate, alpha=config.decay, momentum=config.momentum
@@ -120,7 +120,7 @@ def make_optimizer(learner: OnlineLearner, config: TrainingConfig) -> torch.opti
 
 
 def train(
-    learner: OnlineLearner,
+    learner: nn.Module,
     task,
     config: TrainingConfig,
     *,
@@ -134,6 +134,7 @@ def train(
 ) -> TrainingResult:
     """Train `learner` on `task`, going on from the checkpoint in `folder` if there is one.
 
+    learner: an `OnlineLearner`; with unroll `plain`, any network that is called with (xs, ys, None).
     task: gives `train.batch(n, size)`, `validation.batch(n, size)`, `loss(logits, batch)` and `tally()`, such as
     `lib.tasks.classification.ClassificationTask`. folder: for `checkpoint.safetensors` and `log.jsonl`; None keeps
     nothing. identity: what the run is (its config, its data's digest); a checkpoint of another identity is refused.
@@ -205,7 +206,7 @@ def train(
 
 @torch.no_grad()
 def evaluate(
-    learner: OnlineLearner,
+    learner: nn.Module,
     task,
     sampler,
     batches: int,
