@@ -12,19 +12,10 @@ network has significantly more parameters than MANN; with the sizes that it stat
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-
-from lib.tasks.episodes import Episodes, EpisodeSampler
-from lib.tasks.seeds import generator
-from lib.training import TrainingConfig, train
-from lib.training.loop import TrainingResult
 
 
 @dataclass(frozen=True)
@@ -73,83 +64,3 @@ def _three_layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
         nn.LeakyReLU(),
         nn.Linear(hidden, outputs),
     )
-
-
-@dataclass
-class LossTally:
-    """The mean loss of some batches; kept on the device until asked."""
-
-    loss: Tensor
-    """(), the sum of the batches' losses."""
-    batches: int = 0
-
-    def add(self, logits: Tensor, batch: Episodes, loss: Float[Tensor, ""]) -> None:
-        """Count a batch."""
-        self.loss += loss.detach()
-        self.batches += 1
-
-    def summary(self) -> dict[str, float]:
-        """The mean loss, nats a pixel."""
-        return {"loss": self.loss.item() / max(self.batches, 1)}
-
-
-@dataclass(frozen=True)
-class ReconstructionTask:
-    """The images of episodes, to be reconstructed: what `lib.training.train` asks of a task."""
-
-    train: EpisodeSampler
-    validation: EpisodeSampler
-
-    @property
-    def device(self) -> torch.device:
-        """Where the batches are made."""
-        return self.train.bank.device
-
-    def loss(self, logits: Float[Tensor, "batch time features"], batch: Episodes) -> Float[Tensor, ""]:
-        """Cross-entropy of the pixels, grey ones as probabilities of ink, in nats: the mean over all pixels."""
-        return F.binary_cross_entropy_with_logits(logits, batch.xs)
-
-    def tally(self) -> LossTally:
-        """An empty score."""
-        return LossTally(torch.zeros((), device=self.device))
-
-
-def autoencoder_training(profile: str) -> TrainingConfig:
-    """How to train in a profile: `paper` (hours on a CPU core), `short` (minutes) or `smoke` (seconds)."""
-    paper = TrainingConfig(updates=3 * TrainingConfig.updates)
-    if profile == "paper":
-        return paper
-    if profile == "short":
-        return replace(paper, updates=6_000, validate_every=2_000)
-    return replace(paper, updates=20, log_every=10, validate_every=20, validation_batches=1, checkpoint_every=10)
-
-
-def build_autoencoder(config: AutoencoderConfig, seed: int) -> Autoencoder:
-    """An autoencoder with fresh weights, a function of (config, seed): PyTorch's default initialisation."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator(seed, "autoencoder weights", 0).initial_seed())
-        return Autoencoder(config)
-
-
-def train_autoencoder(
-    config: AutoencoderConfig,
-    training: TrainingConfig,
-    episodes: EpisodeSampler,
-    validation: EpisodeSampler,
-    *,
-    seed: int,
-    folder: Path | None = None,
-    identity: dict[str, Any] | None = None,
-    **options: Any,
-) -> tuple[Autoencoder, TrainingResult]:
-    """Train an autoencoder on the images of `episodes`, going on from the checkpoint in `folder` if there is one.
-
-    episodes: of the classes to train on; they and the weights follow from the seed. validation: of other classes, for
-    the log. folder, identity, options: as `lib.training.train` has them.
-
-    Returns the autoencoder, ready to `encode`, and where its training stands. Raises what `lib.training.train` raises.
-    """
-    autoencoder = build_autoencoder(config, seed).to(episodes.bank.device)
-    task = ReconstructionTask(episodes, validation)
-    result = train(autoencoder, task, training, folder=folder, identity=identity, unroll="plain", **options)
-    return autoencoder, result

@@ -5,8 +5,9 @@ distance between pixels or between the features that an encoder makes of them. B
 random one of the episode's classes. No class but the first to come can then be answered before it was seen, so the
 accuracy on first instances is 1/n² for n classes: 4% for 5, 0.4% for 15.
 
-Reading notes. Equal distances: the image seen first is nearer. For several neighbours, equal votes: the smaller label,
-as in scikit-learn; labels are shuffled, so this favours no character.
+Reading notes. A string label is as good here as the class that bears it. Equal distances: the image seen first is
+nearer. For several neighbours, equal votes: the class of the smaller number, as in scikit-learn; numbers are shuffled,
+so this favours no character.
 """
 
 from collections.abc import Callable
@@ -48,11 +49,11 @@ def knn_accuracy(
         batch = sampler.batch(index, batch_size)
         features = encode(batch.xs) if encode else batch.xs
         guesses = torch.randint(classes, (batch_size,), generator=generator(seed, "first guess", index))
-        ys = batch.ys.cpu()
-        answers = nearest_labels(features.cpu(), ys, guesses, classes, neighbours)
-        numbers = instance_numbers(ys, classes)
+        members = batch.members.cpu()
+        answers = nearest_labels(features.cpu(), members, guesses, classes, neighbours)
+        numbers = instance_numbers(members, classes)
         counts += _count(numbers)
-        hits += _count(numbers[answers == ys])
+        hits += _count(numbers[answers == members])
     accuracy = [h / c if c else None for h, c in zip(hits.tolist(), counts.tolist(), strict=True)]
     return {"accuracy": accuracy, "hits": hits.tolist(), "counts": counts.tolist()}
 

@@ -13,13 +13,19 @@
 Figures 5 and 6, regression, are in `mann_regression.py`; the tables that are shown, in `mann_tables.py`.
 """
 
+from dataclasses import replace
+
+from lib.baselines.autoencoder import AutoencoderConfig
 from lib.baselines.feedforward import FeedForwardConfig
 from lib.baselines.lstm import LSTMConfig
 from lib.baselines.ntm import NTMConfig
 from lib.config import to_dict
+from lib.experiments import mann_neighbours
 from lib.experiments import mann_tables as tables
-from lib.experiments.base import Experiment
+from lib.experiments.base import Experiment, RunOptions
+from lib.experiments.mann_neighbours import NeighbourConfig
 from lib.experiments.omniglot import OmniglotConfig, in_profile, omniglot_experiment
+from lib.ledger import Record
 from lib.methods.mann import MANNConfig
 from lib.tasks.curriculum import CurriculumConfig
 from lib.tasks.episodes import EpisodeConfig
@@ -66,6 +72,43 @@ ABLATIONS = {
 }
 
 
+NEIGHBOURS = {
+    f"knn-{name}-{episodes.classes}": NeighbourConfig(autoencoder, episodes)
+    for episodes in (EpisodeConfig(strings=True), FIFTEEN)
+    for name, autoencoder in (("raw", None), ("deep", AutoencoderConfig()))
+}
+
+
+def table2() -> Experiment:
+    """The rows that learn from episodes, and those of the nearest neighbours."""
+    learners = omniglot_experiment(
+        "mann.table2",
+        PAPER,
+        "Omniglot, labels of five letters, five and fifteen classes an episode: test accuracy by instance",
+        TABLE2,
+        tables.table2,
+        COSTS,
+        wanted=tuple((variant, 0) for variant in (*TABLE2, *NEIGHBOURS)),
+    )
+
+    def run(variant: str, profile: str, seed: int, options: RunOptions) -> Record:
+        if variant in NEIGHBOURS:
+            return mann_neighbours.run("mann.table2", NEIGHBOURS[variant], variant, profile, seed, options)
+        return learners.run(variant, profile, seed, options)
+
+    def config(variant: str, profile: str) -> dict:
+        if variant in NEIGHBOURS:
+            return to_dict(mann_neighbours.in_profile(NEIGHBOURS[variant], profile))
+        return learners.config(variant, profile)
+
+    def verify(record: Record, device: str) -> tuple[bool | None, str]:
+        if record.variant in NEIGHBOURS:
+            return mann_neighbours.verify(NEIGHBOURS[record.variant], record, device)
+        return learners.verify(record, device)
+
+    return replace(learners, variants=(*NEIGHBOURS, *TABLE2), run=run, config=config, verify=verify)
+
+
 def figure2() -> Experiment:
     """Four curves of runs that the tables have."""
     curves = {
@@ -103,15 +146,7 @@ EXPERIMENTS = (
         COSTS,
         wanted=(("mann", 0), ("lstm", 0), ("feedforward", 0), ("mann", 1), ("lstm", 1), ("feedforward", 1)),
     ),
-    omniglot_experiment(
-        "mann.table2",
-        PAPER,
-        "Omniglot, labels of five letters, five and fifteen classes an episode: test accuracy by instance",
-        TABLE2,
-        tables.table2,
-        COSTS,
-        wanted=tuple((variant, 0) for variant in TABLE2),
-    ),
+    table2(),
     figure2(),
     omniglot_experiment(
         "mann.figure3",

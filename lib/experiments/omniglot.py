@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from lib import ledger
 from lib.baselines.feedforward import FeedForward, FeedForwardConfig
@@ -161,13 +162,30 @@ def load_trained(paper: OmniglotConfig, record: ledger.Record, device: torch.dev
 
 
 def verify(configs: dict[str, OmniglotConfig], record: ledger.Record, device: str) -> tuple[bool | None, str]:
-    """Test a committed checkpoint on the recorded episodes again; accuracies may differ by rounding, 0.2 points.
-
-    None in place of a verdict where only other data than the recorded one is at hand.
-    """
+    """Test a committed checkpoint on the recorded episodes again, see `verify_weights`."""
     config = in_profile(configs[record.variant], record.profile)
+
+    def test(learner: OnlineLearner, characters: Characters) -> dict:
+        task = build_task(config, characters, record.seed, pick_device(device))
+        return test_scores(config, task, learner, progress=False)
+
+    return verify_weights(record, config, lambda: LEARNERS[type(config.learner)](config.learner), test, device)
+
+
+def verify_weights(
+    record: ledger.Record,
+    config: Any,
+    build: Callable[[], nn.Module],
+    test: Callable[[Any, Characters], dict],
+    device: str,
+) -> tuple[bool | None, str]:
+    """Whether a record's committed weights score as recorded; accuracies may differ by rounding, 0.2 points.
+
+    None in place of a verdict where only other data than the recorded one is at hand. config: what the code has for the
+    record; build: makes what was trained; test: from it and the characters to its metrics.
+    """
     try:
-        learner = load_trained(configs[record.variant], record, pick_device(device))
+        trained = runs.load_weights(record, runs.fresh(build, record.seed)).to(pick_device(device))
     except CheckpointError as error:
         return False, str(error)
     if record.config != json.loads(json.dumps(to_dict(config))):
@@ -178,8 +196,7 @@ def verify(configs: dict[str, OmniglotConfig], record: ledger.Record, device: st
             None,
             f"not tested: it needs {record.data['name']}, and only {characters.name} is here (set BOOK_DATA_DIR)",
         )
-    task = build_task(config, characters, record.seed, pick_device(device))
-    found = test_scores(config, task, learner, progress=False)
+    found = test(trained, characters)
     pairs = zip(found["accuracy"], record.metrics["accuracy"], strict=True)
     difference = max(abs(a - b) for a, b in pairs if a is not None and b is not None)
     return difference <= 0.002, f"largest difference of an accuracy {100 * difference:.3f} points"

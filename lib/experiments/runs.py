@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from lib import ledger
 from lib.atomic import write_atomically
 from lib.config import to_dict
 from lib.experiments.base import RunOptions
-from lib.methods.online import OnlineLearner
 from lib.tasks.seeds import generator
 from lib.training import TrainingConfig, pick_device, train
 from lib.training.checkpoint import CheckpointError, file_digest, load_checkpoint, read_details, save_checkpoint
 from lib.training.loop import TrainingResult
 
 
-def fresh(build: Callable[[], OnlineLearner], seed: int) -> OnlineLearner:
+def fresh(build: Callable[[], nn.Module], seed: int) -> nn.Module:
     """A learner with PyTorch's default initial weights, a function of what is built and the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(seed, "weights", 0).initial_seed())
@@ -37,9 +37,9 @@ def run_trained(
     config: Any,
     data: dict[str, Any],
     task: Any,
-    build: Callable[[], OnlineLearner],
-    test: Callable[[OnlineLearner], dict[str, Any]],
-    after: Callable[[ledger.Record, OnlineLearner], object] | None = None,
+    build: Callable[[], nn.Module],
+    test: Callable[[Any], dict[str, Any]],
+    after: Callable[[ledger.Record, Any], object] | None = None,
 ) -> ledger.Record:
     """Train, test and record one run, going on from where it was left.
 
@@ -102,16 +102,16 @@ def run_trained(
 def curve_of(log: list[dict[str, Any]]) -> dict[str, Any]:
     """The training log as columns: update, loss, accuracy by instance, and validations at their own updates."""
 
-    def rounded(accuracy: list[float | None]) -> list[float | None]:
-        return [None if a is None else round(a, 4) for a in accuracy]
+    def rounded(summary: dict[str, Any]) -> list[float | None]:
+        return [None if a is None else round(a, 4) for a in summary.get("accuracy", [])]
 
     validated = [line for line in log if "validation" in line]
     return {
         "update": [line["update"] for line in log],
         "loss": [round(line["loss"], 5) for line in log],
-        "accuracy": [rounded(line["accuracy"]) for line in log],
+        "accuracy": [rounded(line) for line in log],
         "validation_update": [line["update"] for line in validated],
-        "validation_accuracy": [rounded(line["validation"]["accuracy"]) for line in validated],
+        "validation_accuracy": [rounded(line["validation"]) for line in validated],
     }
 
 
@@ -120,7 +120,7 @@ def _kept_path(name: str) -> Path:
 
 
 def _keep(
-    learner: OnlineLearner, name: str, identity: dict[str, Any], result: TrainingResult, in_progress: Path
+    learner: nn.Module, name: str, identity: dict[str, Any], result: TrainingResult, in_progress: Path
 ) -> dict[str, str]:
     path = _kept_path(name)
     if result.complete or not result.updates:
@@ -142,7 +142,7 @@ def _fetch_unfinished(name: str, in_progress: Path, identity: dict[str, Any], tr
         write_atomically(in_progress, lambda file: file.write(kept.read_bytes()))
 
 
-def load_weights(record: ledger.Record, learner: OnlineLearner) -> OnlineLearner:
+def load_weights(record: ledger.Record, learner: nn.Module) -> nn.Module:
     """`learner` with the weights that a record keeps. Raises CheckpointError if the file is not the recorded one."""
     if record.checkpoint is None:
         raise CheckpointError(f"{record.name} keeps no checkpoint; run it with --keep-checkpoint")
