@@ -35,7 +35,7 @@ from lib.tasks.classification import ClassificationTask
 from lib.tasks.episodes import EpisodeConfig, EpisodeSampler
 from lib.tasks.images import ImageBank
 from lib.tasks.seeds import generator
-from lib.training import TrainingConfig, evaluate, pick_device, train
+from lib.training import TrainingConfig, distributed, evaluate, pick_device, train
 from lib.training.checkpoint import CheckpointError, file_digest, load_checkpoint, read_details, save_checkpoint
 from lib.training.loop import TrainingResult
 
@@ -107,8 +107,11 @@ def build_task(config: OmniglotConfig, characters: Characters, seed: int, device
     )
 
 
-def run(variant: str, profile: str, seed: int, options: RunOptions, experiment: str = "mann.table1") -> ledger.Record:
-    """Train, test and record one row of table 1, or one of `mann.readings`."""
+def run(
+    variant: str, profile: str, seed: int, options: RunOptions, experiment: str = "mann.table1"
+) -> ledger.Record | None:
+    """Train, test and record one row of table 1, or one of `mann.readings`; where several processes do so together, the
+    first one records, and the others return None."""
     device = pick_device(options.device)
     settings = config(variant, profile)
     characters = load_characters()
@@ -116,10 +119,10 @@ def run(variant: str, profile: str, seed: int, options: RunOptions, experiment: 
     task = build_task(settings, characters, seed, device)
     learner = build_learner(settings, seed).to(device)
     name = ledger.record_name(experiment, variant, profile, seed)
-    ledger.refuse_stand_in(name, data)  # before the work, not after it
+    distributed.in_first(partial(ledger.refuse_stand_in, name, data))  # before the work, not after it
     identity = {"run": name, "config": asdict(settings), "data": data}
     in_progress = options.runs / name / "checkpoint.safetensors"
-    _fetch_unfinished(name, in_progress, identity, settings.training)
+    distributed.in_first(partial(_fetch_unfinished, name, in_progress, identity, settings.training))
     result = train(
         learner,
         task,
@@ -134,11 +137,13 @@ def run(variant: str, profile: str, seed: int, options: RunOptions, experiment: 
     if not result.complete:
         # What was learnt after the last checkpoint is not part of the record.
         if result.updates:
-            load_checkpoint(in_progress, learner)
+            distributed.load_first_checkpoint(in_progress, learner)
         else:
             learner = build_learner(settings, seed).to(device)
     finished = result.complete or options.record_unfinished
     metrics = evaluate(learner, task, task.test, settings.test_batches, progress=options.progress) if finished else {}
+    if not distributed.is_first():
+        return None
     record = ledger.Record(
         experiment=experiment,
         variant=variant,

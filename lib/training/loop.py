@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from tqdm import tqdm
 
 from lib.atomic import write_atomically
 from lib.methods.online import OnlineLearner
-from lib.training.checkpoint import CheckpointError, load_checkpoint, read_details, save_checkpoint
+from lib.training import distributed
+from lib.training.checkpoint import CheckpointError, read_details, save_checkpoint
 
 UNROLLS = ("auto", "plain", "fast", "compiled")
 COMPILING_PAYS = 3_000  # updates after which compiling for a minute has saved more than a minute
@@ -27,7 +29,7 @@ class TrainingConfig:
     updates: int = 100_000
     """Minibatches to train on."""
     batch_size: int = 16
-    """Episodes in a minibatch (paper: 16)."""
+    """Episodes in a minibatch (paper: 16), of all processes together."""
     learning_rate: float = 1e-4
     """RMSprop's step (paper: 1e-4)."""
     decay: float = 0.95
@@ -138,22 +140,33 @@ def train(
     process that goes on with the run adds its own to the checkpoint. until: a `time.monotonic()` after which the run is
     left, to go on at its last checkpoint another time. on_log: is called with each line of the log.
 
-    Raises NonFiniteLoss, and CheckpointError if the folder's checkpoint is damaged or of another run.
+    Where several processes train together (see `distributed.joined`), all of them call this. Each takes an equal share
+    of every minibatch; loss, gradient, log and tallies are those of the whole one. The first has the folder, the
+    progress bar and `on_log`; all return the same, but for the seconds.
+
+    Raises NonFiniteLoss, CheckpointError if the folder's checkpoint is damaged or of another run, and ValueError if the
+    processes cannot share a minibatch equally or are not of the same run.
     """
     identity = json.loads(json.dumps({"training": asdict(config), **(identity or {})}))
+    distributed.check_divides(config.batch_size)
+    if distributed.any_process(distributed.in_first(lambda: identity) != identity):
+        raise ValueError("the processes have different configs or data; give all machines the same data and arguments")
     optimizer = make_optimizer(learner, config)
     first, seconds, log, trained_by = _resume(folder, learner, optimizer, identity)
     unroll, unroll_steps = pick_unroll(learner, unroll, config.updates)
-    trained_by = [*trained_by, {"from_update": first + 1, "unroll": unroll, **(provenance or {})}]
+    model = distributed.parallel(learner)
+    processes = {"from_update": first + 1, "unroll": unroll, "processes": distributed.size(), **(provenance or {})}
+    trained_by = [*trained_by, processes]
     started, tally = time.monotonic() - seconds, task.tally()
     first_bad = torch.full((), config.updates + 1, device=task.device)
     learner.train()
     update = first
-    bar = tqdm(total=config.updates, initial=first, disable=not progress, unit="update", dynamic_ncols=True)
+    hidden = not (progress and distributed.is_first())
+    bar = tqdm(total=config.updates, initial=first, disable=hidden, unit="update", dynamic_ncols=True)
     with bar:
         for update in range(first + 1, config.updates + 1):
-            batch = task.train.batch(update, config.batch_size)
-            logits = learner(batch.xs, batch.ys, unroll_steps)
+            batch = distributed.own_rows(task.train.batch(update, config.batch_size))
+            logits = model(batch.xs, batch.ys, unroll_steps)
             loss = task.loss(logits, batch)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -165,25 +178,26 @@ def train(
             tally.add(logits.detach(), batch, loss)
             bar.update()
 
-            out_of_time = time.monotonic() > until
+            out_of_time = until < math.inf and distributed.any_process(time.monotonic() > until)
             log_now = update % config.log_every == 0 or update == config.updates
-            if (log_now or out_of_time) and first_bad <= config.updates:
+            if (log_now or out_of_time) and (bad := distributed.lowest(first_bad)) <= config.updates:
                 raise NonFiniteLoss(
-                    f"the loss or its gradient was not finite at update {int(first_bad)}; the weights saved before it "
+                    f"the loss or its gradient was not finite at update {int(bad)}; the weights saved before it "
                     "are kept. "
                     f"Config: {json.dumps(identity)}"
                 )
             if log_now:
-                line = {"update": update, "seconds": time.monotonic() - started, **tally.summary()}
+                line = {"update": update, "seconds": time.monotonic() - started, **distributed.summed(tally).summary()}
                 if update % config.validate_every == 0 or update == config.updates:
                     line["validation"] = evaluate(learner, task, task.validation, config.validation_batches)
                 bar.set_postfix_str(_postfix(line))
                 log.append(line)
-                if on_log:
+                if on_log and distributed.is_first():
                     on_log(line)
                 tally = task.tally()
             if update % config.checkpoint_every == 0 or update == config.updates:
-                _save(folder, learner, optimizer, identity, update, time.monotonic() - started, log, trained_by)
+                state = (identity, update, time.monotonic() - started, log, trained_by)
+                distributed.in_first(partial(_save, folder, learner, optimizer, *state))
             if out_of_time:
                 break
     learner.eval()
@@ -196,37 +210,48 @@ def train(
 
 @torch.no_grad()
 def evaluate(learner: OnlineLearner, task, sampler, batches: int, batch_size: int = 16, progress: bool = False) -> dict:
-    """The learner's summary (see the task's tally) on the first `batches` batches of a sampler; no weight changes."""
+    """The learner's summary (see the task's tally) on the first `batches` batches of a sampler; no weight changes.
+
+    Processes that train together all call this, and divide the batches among them.
+    """
     was_training = learner.training
     learner.eval()
     tally = task.tally()
-    for index in tqdm(range(batches), disable=not progress, desc="evaluating", leave=False):
+    own = range(distributed.rank(), batches, distributed.size())
+    for index in tqdm(own, disable=not (progress and distributed.is_first()), desc="evaluating", leave=False):
         batch = sampler.batch(index, batch_size)
         logits = learner(batch.xs, batch.ys)
         tally.add(logits, batch, task.loss(logits, batch))
     learner.train(was_training)
-    return tally.summary()
+    return distributed.summed(tally).summary()
 
 
 def _resume(folder, learner, optimizer, identity) -> tuple[int, float, list[dict[str, Any]], list[dict[str, Any]]]:
-    if folder is None:
+    details = distributed.in_first(partial(_saved_details, folder, identity))
+    if details is None:
         return 0, 0.0, [], []
+    distributed.load_first_checkpoint(folder / "checkpoint.safetensors", learner, optimizer)
+    # A kill may have come between the checkpoint and its log.
+    distributed.in_first(partial(_save_log, folder, details["log"]))
+    unknown = [{"from_update": 1, "unknown": True}]  # trained before checkpoints kept this
+    return details["update"], details["seconds"], details["log"], details.get("trained_by", unknown)
+
+
+def _saved_details(folder, identity) -> dict[str, Any] | None:
+    if folder is None:
+        return None
     for left_by_a_kill in folder.glob(".*.tmp"):
         left_by_a_kill.unlink()
     path = folder / "checkpoint.safetensors"
     if not path.exists():
-        return 0, 0.0, [], []
+        return None
     details = read_details(path)
     if details["identity"] != identity:
         raise CheckpointError(
             f"{path} is of another run (another config, seed or data); delete the folder or choose another. "
             f"There: {json.dumps(details['identity'])}. Here: {json.dumps(identity)}"
         )
-    load_checkpoint(path, learner, optimizer)
-    # A kill may have come between the checkpoint and its log.
-    _save_log(folder, details["log"])
-    unknown = [{"from_update": 1, "unknown": True}]  # trained before checkpoints kept this
-    return details["update"], details["seconds"], details["log"], details.get("trained_by", unknown)
+    return details
 
 
 def _save(folder, learner, optimizer, identity, update, seconds, log, trained_by) -> None:
