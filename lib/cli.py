@@ -13,6 +13,8 @@ from lib.bench import bench_mann
 from lib.data.store import DataError
 from lib.experiments import EXPERIMENTS, PROFILES, RunOptions, find_experiment
 from lib.ledger import LedgerError
+from lib.ray_sweep import sweep_on_ray
+from lib.training import distributed
 from lib.training.checkpoint import CheckpointError
 from lib.training.loop import NonFiniteLoss, pick_device
 
@@ -38,7 +40,8 @@ def run(
     keep_checkpoint: bool = False,
     runs: Path = RunOptions.runs,
 ) -> None:
-    """Run an experiment and record it; a run that was cut goes on where its last checkpoint is.
+    """Run an experiment and record it; a run that was cut goes on where its last checkpoint is. Under torchrun, several
+    processes train one model: `torchrun --nproc-per-node 2 -m lib run mann.table1`.
 
     Args:
         experiment: its name, such as mann.table1.
@@ -55,24 +58,26 @@ def run(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    found = find_experiment(experiment)
-    options = RunOptions(
-        device=device,
-        unroll=unroll,
-        progress=sys.stderr.isatty(),
-        minutes=minutes,
-        record_unfinished=record_unfinished,
-        keep_checkpoint=keep_checkpoint,
-        runs=runs,
-    )
-    for each in found.variants if variant is None else (variant,):
-        found.check(each, profile)
-        name, drawn = found.drawn_from.get(each, (found.name, each))
-        if found.drawn_from:
-            print(f"{found.name}, {each}, is drawn from a run of {name}")
-        print(f"{name}, {drawn}, {profile} profile, seed {seed}", flush=True)
-        record = find_experiment(name).run(drawn, profile, seed, options)
-        print(report.describe_record(record), flush=True)
+    with distributed.joined(device) as own_device:
+        found = find_experiment(experiment)
+        options = RunOptions(
+            device=own_device,
+            unroll=unroll,
+            progress=sys.stderr.isatty(),
+            minutes=minutes,
+            record_unfinished=record_unfinished,
+            keep_checkpoint=keep_checkpoint,
+            runs=runs,
+        )
+        for each in found.variants if variant is None else (variant,):
+            found.check(each, profile)
+            name, drawn = found.drawn_from.get(each, (found.name, each))
+            if distributed.is_first():
+                if found.drawn_from:
+                    print(f"{found.name}, {each}, is drawn from a run of {name}")
+                print(f"{name}, {drawn}, {profile} profile, seed {seed}", flush=True)
+            if record := find_experiment(name).run(drawn, profile, seed, options):
+                print(report.describe_record(record), flush=True)
 
 
 def sweep(
@@ -84,6 +89,8 @@ def sweep(
     unroll: str = "auto",
     parallel: int = 1,
     runs: Path = RunOptions.runs,
+    ray: str | None = None,
+    gpus_per_run: float = 0.0,
 ) -> None:
     """Do the runs that the ledger lacks, the most wanted first, and stop within the time; call again to go on.
 
@@ -95,7 +102,18 @@ def sweep(
         unroll: how an episode's steps are done, see `run`.
         parallel: runs at a time, each a process of its own; several share one GPU well.
         runs: the folder of runs in progress.
+        ray: do them on the Ray cluster at this address (auto, ray://host:10001 ...; local starts one on this machine),
+            as many at a time as it has room for.
+        gpus_per_run: with --ray, the share of a GPU that each run takes, such as 0.25; 0 trains on the CPU.
     """
+    if distributed.launched():
+        raise ValueError("a sweep starts processes of its own: call it without torchrun, which is for `run`")
+    if gpus_per_run and ray is None:
+        raise ValueError("--gpus-per-run is for --ray; on this machine, --parallel says how many share a GPU")
+    if ray is not None and not gpus_per_run:
+        if device.startswith("cuda"):
+            raise ValueError("with --ray, --device cuda needs --gpus-per-run, the share of a GPU that each run takes")
+        device = "cpu"  # a run that takes no GPU of the cluster must not pick one
     if profile not in PROFILES:
         raise ValueError(f"there is no profile {profile!r}; known: {', '.join(PROFILES)}")
     until = time.monotonic() + 60 * minutes
@@ -107,24 +125,39 @@ def sweep(
     ]
     if not waiting:
         print(f"the ledger has every wanted run of the {profile} profile")
+        return
+    commands = {
+        ledger.record_name(name, variant, profile, seed): ["run", name, "--profile", profile, "--variant", variant]
+        + ["--seed", str(seed), "--device", device, "--threads", str(threads), "--unroll", unroll, "--keep-checkpoint"]
+        for name, variant, seed in waiting
+    }
+    if ray is None:
+        failed = _sweep_here(commands, until, parallel, runs)
+    else:
+        in_progress = ledger.ROOT / runs
+        failed = sweep_on_ray(ray, commands, minutes=minutes, cpus=threads, gpus=gpus_per_run, in_progress=in_progress)
+    if failed:
+        raise SystemExit(f"these runs failed, see above: {', '.join(failed)}")
+
+
+def _sweep_here(commands: dict[str, list[str]], until: float, parallel: int, runs: Path) -> list[str]:
+    """Do the runs, name to arguments, in processes of this machine; the names of those that failed."""
+    waiting = list(commands.items())
     running: dict[subprocess.Popen, str] = {}
     failed: list[str] = []
     while waiting or running:
         while waiting and len(running) < parallel and time.monotonic() < until:
-            name, variant, seed = waiting.pop(0)
+            name, arguments = waiting.pop(0)
             left = max((until - time.monotonic()) / 60, 0.0)
-            command = [sys.executable, "-m", "lib", "run", name, "--profile", profile, "--variant", variant]
-            command += ["--seed", str(seed), "--device", device, "--threads", str(threads), "--minutes", f"{left:.3f}"]
-            command += ["--runs", str(runs), "--keep-checkpoint", "--unroll", unroll]
-            running[subprocess.Popen(command, cwd=ledger.ROOT)] = ledger.record_name(name, variant, profile, seed)
+            command = [sys.executable, "-m", "lib", *arguments, "--minutes", f"{left:.3f}", "--runs", str(runs)]
+            running[subprocess.Popen(command, cwd=ledger.ROOT)] = name
         if not running:
             break
         for process in [p for p in running if p.poll() is not None]:
             if name := running.pop(process):
                 failed += [name] if process.returncode else []
         time.sleep(0.2)
-    if failed:
-        raise SystemExit(f"these runs failed, see above: {', '.join(failed)}")
+    return failed
 
 
 def show(experiment: tyro.conf.Positional[str]) -> None:

@@ -54,7 +54,8 @@ class Record:
     curve: dict[str, Any] | None = None
     """The training log, by update."""
     trained_by: list[dict[str, Any]] | None = None
-    """Code and machine of each process that trained, from which update on; None where this was not kept."""
+    """Code, machine and number of processes each time that the run was begun or taken up again, and from which update
+    on; None where this was not kept."""
     format: int = FORMAT
 
     @property
@@ -156,7 +157,12 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
 
 def code_commit() -> str | None:
-    """The commit of the code, with a `+` if tracked files of `lib` differ from it; None outside a repository."""
+    """The commit of the code, with a `+` if tracked files of `lib` differ from it; None outside a repository.
+
+    `BOOK_CODE_COMMIT` names it where the code was sent without its repository.
+    """
+    if sent := os.environ.get("BOOK_CODE_COMMIT"):
+        return sent
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True).stdout

@@ -256,6 +256,49 @@ def test_sweep_runs_no_more_than_asked_at_a_time(book, call, processes, monkeypa
     assert len(Slow.started) == len(WANTED)
 
 
+def test_a_sweep_on_ray_has_the_same_runs(book, call, processes, monkeypatch):
+    call("sweep", "--minutes", "5", "--threads", "2", "--device", "cpu", "--unroll", "plain")
+    asked = []
+
+    def sweep_on_ray(address, runs, **options):
+        asked.append((address, runs, options))
+        return ["mann.table1/mann-paper-0"]
+
+    monkeypatch.setattr(cli, "sweep_on_ray", sweep_on_ray)
+    arguments = ("sweep", "--ray", "auto", "--minutes", "5", "--threads", "2", "--unroll", "plain", "--runs", "r")
+    assert error_of(call, *arguments) == "these runs failed, see above: mann.table1/mann-paper-0"
+    ((address, runs, options),) = asked
+    assert address == "auto"
+    assert options == {"minutes": 5.0, "cpus": 2, "gpus": 0.0, "in_progress": book / "r"}
+    assert list(runs) == [ledger.record_name(name, variant, "paper", seed) for name, variant, seed in WANTED]
+    assert list(runs.values()) == [command[2 : command.index("--minutes")] for command in processes.started]
+
+
+def test_a_sweep_on_ray_connects_to_nothing_when_there_is_nothing_to_do(book, call, monkeypatch):
+    monkeypatch.setattr(cli, "sweep_on_ray", lambda *_, **__: pytest.fail("connected"))
+    for name, variant, seed in WANTED:
+        ledger.save_record(replace(RECORD, experiment=name, variant=variant, profile="paper", seed=seed))
+    assert "has every wanted run" in call("sweep", "--ray", "auto")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--gpus-per-run", "0.5"), "error: --gpus-per-run is for --ray"),
+        (("--ray", "auto", "--device", "cuda"), "error: with --ray, --device cuda needs --gpus-per-run"),
+    ],
+)
+def test_a_gpu_on_ray_is_asked_for_by_its_share(book, call, processes, arguments, message):
+    assert error_of(call, "sweep", *arguments).startswith(message)
+
+
+def test_a_sweep_under_torchrun_is_refused(book, call, processes, monkeypatch):
+    for name in cli.distributed.FROM_TORCHRUN:
+        monkeypatch.setenv(name, "1")
+    assert error_of(call, "sweep").startswith("error: a sweep starts processes of its own")
+    assert processes.started == []
+
+
 def test_what_sweep_starts_is_a_command_that_run_understands(book, call, processes, monkeypatch):
     call("sweep", "--minutes", "5", "--device", "cpu", "--unroll", "plain", "--runs", str(book / "runs"))
     asked = []

@@ -237,6 +237,12 @@ def test_outside_a_repository_there_is_no_commit(monkeypatch, tmp_path):
     assert ledger.code_commit() is None
 
 
+def test_code_that_was_sent_without_its_repository_has_the_commit_it_came_with(monkeypatch, tmp_path):
+    monkeypatch.setattr(ledger, "ROOT", tmp_path)
+    monkeypatch.setenv("BOOK_CODE_COMMIT", "0123abc+")
+    assert ledger.code_commit() == "0123abc+"
+
+
 def test_a_commit_is_marked_where_the_code_differs_from_it(monkeypatch, tmp_path):
     def git(*arguments):
         identity = ["-c", "user.name=A", "-c", "user.email=a@example.org"]

@@ -41,8 +41,9 @@ class Experiment:
     title: str
     variants: tuple[str, ...]
     """Its rows or curves."""
-    run: Callable[[str, str, int, RunOptions], ledger.Record] | None
-    """(variant, profile, seed, options) to a record, which is saved if the run is complete; None if `drawn_from`."""
+    run: Callable[[str, str, int, RunOptions], ledger.Record | None] | None
+    """(variant, profile, seed, options) to a record, which is saved if the run is complete; None in all but the first
+    of several processes that train together. None itself if `drawn_from`."""
     config: Callable[[str, str], dict[str, Any]]
     """(variant, profile) to everything that determines a run besides seed and data."""
     table: Callable[[], Table]

@@ -91,7 +91,7 @@ def table2() -> Experiment:
         wanted=tuple((variant, 0) for variant in (*TABLE2, *NEIGHBOURS)),
     )
 
-    def run(variant: str, profile: str, seed: int, options: RunOptions) -> Record:
+    def run(variant: str, profile: str, seed: int, options: RunOptions) -> Record | None:
         if variant in NEIGHBOURS:
             return mann_neighbours.run("mann.table2", NEIGHBOURS[variant], variant, profile, seed, options)
         return learners.run(variant, profile, seed, options)

@@ -19,7 +19,7 @@ from lib.experiments.base import RunOptions
 from lib.tasks.episodes import EpisodeConfig, EpisodeSampler
 from lib.tasks.images import ImageBank
 from lib.tasks.reconstruction import ReconstructionTask
-from lib.training import TrainingConfig, pick_device
+from lib.training import TrainingConfig, distributed, pick_device
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,13 @@ def in_profile(paper: NeighbourConfig, profile: str) -> NeighbourConfig:
 
 def run(
     experiment: str, paper: NeighbourConfig, variant: str, profile: str, seed: int, options: RunOptions
-) -> ledger.Record:
+) -> ledger.Record | None:
     """Train the autoencoder if there is one, test and record one row."""
     config, characters, device = in_profile(paper, profile), load_characters(), pick_device(options.device)
     data = {"name": characters.name, "sha256": characters.digest, "is_standin": characters.is_standin}
     if config.autoencoder is None:
+        if not distributed.is_first():
+            return None
         ledger.refuse_stand_in(ledger.record_name(experiment, variant, profile, seed), data)
         record = ledger.Record(
             experiment=experiment,

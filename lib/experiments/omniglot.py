@@ -114,7 +114,7 @@ def test_scores(config: OmniglotConfig, task: ClassificationTask, learner: Onlin
 
 def run(
     experiment: str, paper: OmniglotConfig, variant: str, profile: str, seed: int, options: RunOptions
-) -> ledger.Record:
+) -> ledger.Record | None:
     """Train, test and record one run; `paper` is its config at the paper profile."""
     config, characters = in_profile(paper, profile), load_characters()
     task = build_task(config, characters, seed, pick_device(options.device))
@@ -216,7 +216,7 @@ def omniglot_experiment(
     def config(variant: str, profile: str) -> dict[str, Any]:
         return to_dict(in_profile(configs[variant], profile))
 
-    def run_variant(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Record:
+    def run_variant(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Record | None:
         return run(name, configs[variant], variant, profile, seed, options)
 
     return Experiment(

@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from lib.atomic import write_atomically
 from lib.config import to_dict
 from lib.experiments.base import RunOptions
 from lib.tasks.seeds import generator
-from lib.training import TrainingConfig, pick_device, train
+from lib.training import TrainingConfig, distributed, pick_device, train
 from lib.training.checkpoint import CheckpointError, file_digest, load_checkpoint, read_details, save_checkpoint
 from lib.training.loop import TrainingResult
 
@@ -40,8 +41,10 @@ def run_trained(
     build: Callable[[], nn.Module],
     test: Callable[[Any], dict[str, Any]],
     after: Callable[[ledger.Record, Any], object] | None = None,
-) -> ledger.Record:
+) -> ledger.Record | None:
     """Train, test and record one run, going on from where it was left.
+
+    Where several processes do so together, the first one records, and the others return None.
 
     config: a dataclass whose `training` is a TrainingConfig; data: name, digest and kind of the data; task: see
     `train`; build: makes the learner; test: from the trained learner to the record's metrics; after: is called with a
@@ -49,11 +52,11 @@ def run_trained(
     """
     device = pick_device(options.device)
     name = ledger.record_name(experiment, variant, profile, seed)
-    ledger.refuse_stand_in(name, data)  # before the work, not after it
+    distributed.in_first(partial(ledger.refuse_stand_in, name, data))  # before the work, not after it
     learner = fresh(build, seed).to(device)
     identity = {"run": name, "config": to_dict(config), "data": data}
     in_progress = options.runs / name / "checkpoint.safetensors"
-    _fetch_unfinished(name, in_progress, identity, config.training)
+    distributed.in_first(partial(_fetch_unfinished, name, in_progress, identity, config.training))
     result = train(
         learner,
         task,
@@ -68,11 +71,13 @@ def run_trained(
     if not result.complete:
         # What was learnt after the last checkpoint is not part of the record.
         if result.updates:
-            load_checkpoint(in_progress, learner)
+            distributed.load_first_checkpoint(in_progress, learner)
         else:
             learner = fresh(build, seed).to(device)
     finished = result.complete or options.record_unfinished
     metrics = test(learner) if finished else {}
+    if not distributed.is_first():
+        return None
     record = ledger.Record(
         experiment=experiment,
         variant=variant,

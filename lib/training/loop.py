@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from tqdm import tqdm
 
 from lib.atomic import write_atomically
 from lib.config import added, to_dict
-from lib.training.checkpoint import CheckpointError, load_checkpoint, load_extra, read_details, save_checkpoint
+from lib.training import distributed
+from lib.training.checkpoint import CheckpointError, load_extra, read_details, save_checkpoint
 
 UNROLLS = ("auto", "plain", "fast", "compiled")
 COMPILING_PAYS = 3_000  # updates after which compiling for a minute has saved more than a minute
@@ -28,7 +30,7 @@ class TrainingConfig:
     updates: int = 100_000
     """Minibatches to train on."""
     batch_size: int = 16
-    """Episodes in a minibatch (paper: 16)."""
+    """Episodes in a minibatch (paper: 16), of all processes together."""
     learning_rate: float = 1e-4
     """RMSprop's step (paper: 1e-4)."""
     decay: float = 0.95
@@ -142,23 +144,36 @@ def train(
     process that goes on with the run adds its own to the checkpoint. until: a `time.monotonic()` after which the run is
     left, to go on at its last checkpoint another time. on_log: is called with each line of the log.
 
-    Raises NonFiniteLoss, and CheckpointError if the folder's checkpoint is damaged or of another run.
+    Where several processes train together (see `distributed.joined`), all of them call this. Each takes an equal share
+    of every minibatch; loss, gradient, log and tallies are those of the whole one. The first has the folder, the
+    progress bar and `on_log`; all return the same, but for the seconds.
+
+    Raises NonFiniteLoss, CheckpointError if the folder's checkpoint is damaged or of another run, and ValueError if the
+    processes cannot share a minibatch equally or are not of the same run.
     """
     identity = json.loads(json.dumps({"training": to_dict(config), **(identity or {})}))
+    distributed.check_divides(config.batch_size)
+    if distributed.size() > 1 and not config.wipe_memory:
+        raise ValueError("a memory that is not wiped belongs to one process; train this run without torchrun")
+    if distributed.any_process(distributed.in_first(lambda: identity) != identity):
+        raise ValueError("the processes have different configs or data; give all machines the same data and arguments")
     optimizer = make_optimizer(learner, config)
     first, seconds, log, trained_by, memory = _resume(folder, learner, optimizer, identity)
     unroll, unroll_steps = pick_unroll(learner, unroll, config.updates)
-    trained_by = [*trained_by, {"from_update": first + 1, "unroll": unroll, **(provenance or {})}]
+    model = distributed.parallel(learner)
+    processes = {"from_update": first + 1, "unroll": unroll, "processes": distributed.size(), **(provenance or {})}
+    trained_by = [*trained_by, processes]
     started, tally = time.monotonic() - seconds, task.tally()
     first_bad = torch.full((), config.updates + 1, device=task.device)
     learner.train()
     update = first
-    bar = tqdm(total=config.updates, initial=first, disable=not progress, unit="update", dynamic_ncols=True)
+    hidden = not (progress and distributed.is_first())
+    bar = tqdm(total=config.updates, initial=first, disable=hidden, unit="update", dynamic_ncols=True)
     with bar:
         for update in range(first + 1, config.updates + 1):
-            batch = task.train.batch(update, config.batch_size)
+            batch = distributed.own_rows(task.train.batch(update, config.batch_size))
             if config.wipe_memory:
-                logits = learner(batch.xs, batch.ys, unroll_steps)
+                logits = model(batch.xs, batch.ys, unroll_steps)
             else:
                 logits, state = learner.episode(batch.xs, batch.ys, memory, unroll_steps)
                 memory = learner.carry_over(state)
@@ -173,27 +188,28 @@ def train(
             tally.add(logits.detach(), batch, loss)
             bar.update()
 
-            out_of_time = time.monotonic() > until
+            out_of_time = until < math.inf and distributed.any_process(time.monotonic() > until)
             log_now = update % config.log_every == 0 or update == config.updates
-            if (log_now or out_of_time) and first_bad <= config.updates:
+            if (log_now or out_of_time) and (bad := distributed.lowest(first_bad)) <= config.updates:
                 raise NonFiniteLoss(
-                    f"the loss or its gradient was not finite at update {int(first_bad)}; the weights saved before it "
+                    f"the loss or its gradient was not finite at update {int(bad)}; the weights saved before it "
                     "are kept. "
                     f"Config: {json.dumps(identity)}"
                 )
             if log_now:
-                line = {"update": update, "seconds": time.monotonic() - started, **tally.summary()}
+                line = {"update": update, "seconds": time.monotonic() - started, **distributed.summed(tally).summary()}
                 if update % config.validate_every == 0 or update == config.updates:
                     line["validation"] = evaluate(
                         learner, task, task.validation, config.validation_batches, wipe_memory=config.wipe_memory
                     )
                 bar.set_postfix_str(_postfix(line))
                 log.append(line)
-                if on_log:
+                if on_log and distributed.is_first():
                     on_log(line)
                 tally = task.tally()
             if update % config.checkpoint_every == 0 or update == config.updates:
-                _save(folder, learner, optimizer, identity, update, time.monotonic() - started, log, trained_by, memory)
+                state = (identity, update, time.monotonic() - started, log, trained_by, memory)
+                distributed.in_first(partial(_save, folder, learner, optimizer, *state))
             if out_of_time:
                 break
     learner.eval()
@@ -216,12 +232,14 @@ def evaluate(
 ) -> dict:
     """The learner's summary (see the task's tally) on the first `batches` batches of a sampler; no weight changes.
 
-    wipe_memory: as in `TrainingConfig`; the memory is empty before the first batch in either case.
+    wipe_memory: as in `TrainingConfig`; the memory is empty before the first batch in either case. Processes that train
+    together all call this, and divide the batches among them.
     """
     was_training, memory = learner.training, None
     learner.eval()
     tally = task.tally()
-    for index in tqdm(range(batches), disable=not progress, desc="evaluating", leave=False):
+    own = range(distributed.rank(), batches, distributed.size())
+    for index in tqdm(own, disable=not (progress and distributed.is_first()), desc="evaluating", leave=False):
         batch = sampler.batch(index, batch_size)
         if wipe_memory:
             logits = learner(batch.xs, batch.ys)
@@ -230,30 +248,40 @@ def evaluate(
             memory = learner.carry_over(state)
         tally.add(logits, batch, task.loss(logits, batch))
     learner.train(was_training)
-    return tally.summary()
+    return distributed.summed(tally).summary()
 
 
 def _resume(folder, learner, optimizer, identity) -> tuple[int, float, list[dict[str, Any]], list[dict[str, Any]], Any]:
-    if folder is None:
+    details = distributed.in_first(partial(_saved_details, folder, identity))
+    if details is None:
         return 0, 0.0, [], [], None
+    path = folder / "checkpoint.safetensors"
+    distributed.load_first_checkpoint(path, learner, optimizer)
+    memory = None
+    if distributed.is_first() and (kept := load_extra(path)):
+        device = next(learner.parameters()).device
+        memory = type(learner.initial_state(1))(**{name: part.to(device) for name, part in kept.items()})
+    # A kill may have come between the checkpoint and its log.
+    distributed.in_first(partial(_save_log, folder, details["log"]))
+    unknown = [{"from_update": 1, "unknown": True}]  # trained before checkpoints kept this
+    return details["update"], details["seconds"], details["log"], details.get("trained_by", unknown), memory
+
+
+def _saved_details(folder, identity) -> dict[str, Any] | None:
+    if folder is None:
+        return None
     for left_by_a_kill in folder.glob(".*.tmp"):
         left_by_a_kill.unlink()
     path = folder / "checkpoint.safetensors"
     if not path.exists():
-        return 0, 0.0, [], [], None
+        return None
     details = read_details(path)
     if details["identity"] != identity:
         raise CheckpointError(
             f"{path} is of another run (another config, seed or data); delete the folder or choose another. "
             f"There: {json.dumps(details['identity'])}. Here: {json.dumps(identity)}"
         )
-    load_checkpoint(path, learner, optimizer)
-    kept = {name: part.to(next(learner.parameters()).device) for name, part in load_extra(path).items()}
-    memory = type(learner.initial_state(1))(**kept) if kept else None
-    # A kill may have come between the checkpoint and its log.
-    _save_log(folder, details["log"])
-    unknown = [{"from_update": 1, "unknown": True}]  # trained before checkpoints kept this
-    return details["update"], details["seconds"], details["log"], details.get("trained_by", unknown), memory
+    return details
 
 
 def _save(folder, learner, optimizer, identity, update, seconds, log, trained_by, memory) -> None:

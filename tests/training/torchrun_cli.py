@@ -1,0 +1,28 @@
+"""The command line with made-up characters and runs of four updates, to be started by torchrun."""
+
+from dataclasses import replace
+
+from lib import cli
+from lib.experiments import mann
+from tests.experiments.made_up import made_up_characters
+
+real_config = mann.config
+
+
+def short(variant: str, profile: str) -> mann.OmniglotConfig:
+    config = real_config(variant, profile)
+    training = replace(
+        config.training,
+        updates=4,
+        batch_size=4,
+        log_every=2,
+        validate_every=2,
+        validation_batches=1,
+        checkpoint_every=2,
+    )
+    return replace(config, training=training, test_batches=3)
+
+
+if __name__ == "__main__":
+    mann.config, mann.load_characters = short, made_up_characters
+    cli.main()
