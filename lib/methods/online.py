@@ -85,12 +85,16 @@ class OnlineLearner(nn.Module):
         xs: (B, T, features); ys: (B, T), class indices; unroll: another form of `self.unroll`, such as a compiled one.
         Raises ValueError for wrong shapes.
         """
-        self._check(xs, ys, dimensions=3)
-        unroll = unroll or self.unroll
-        previous = F.pad(ys[:, :-1], (1, 0), value=NO_LABEL)
-        projected = self.project(self._with_label(xs, previous))
-        outputs, _ = unroll(projected, self.initial_state(xs.shape[0]))
+        outputs, _ = (unroll or self.unroll)(*self.prepare(xs, ys))
         return self.classify(outputs)
+
+    def prepare(
+        self, xs: Float[Tensor, "batch time features"], ys: Int[Tensor, "batch time"]
+    ) -> tuple[Float[Tensor, "batch time projected"], Any]:
+        """What `unroll` is given for a batch of episodes: the projected inputs and the state before the first step."""
+        self._check(xs, ys, dimensions=3)
+        previous = F.pad(ys[:, :-1], (1, 0), value=NO_LABEL)
+        return self.project(self._with_label(xs, previous)), self.initial_state(xs.shape[0])
 
     @torch.no_grad()
     def begin(self, batch_size: int = 1) -> None:

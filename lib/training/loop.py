@@ -6,6 +6,8 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,11 @@ from tqdm import tqdm
 from lib.atomic import write_atomically
 from lib.methods.online import OnlineLearner
 from lib.training.checkpoint import CheckpointError, load_checkpoint, read_details, save_checkpoint
+from lib.training.graph import WholeStep, require_cuda
+from lib.training.update import Trainable, Update, counters
 
-UNROLLS = ("auto", "plain", "fast", "compiled")
+GRAPHS = ("graph", "compiled-graph")
+UNROLLS = ("auto", "plain", "fast", "compiled", *GRAPHS)
 COMPILING_PAYS = 3_000  # updates after which compiling for a minute has saved more than a minute
 
 
@@ -85,13 +90,14 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
-def pick_unroll(learner: OnlineLearner, how: str, updates: int) -> tuple[str, Callable | None]:
+def pick_unroll(learner: Trainable, how: str, updates: int) -> tuple[str, Callable | None]:
     """How to do the steps of an episode: its name, and what to hand to `learner` (None: the learner's own `unroll`).
 
     `plain` is the code beside the equations; `fast` the learner's hand-written form; `compiled` is PyTorch's compiler,
-    which takes a minute before the first update. `auto` is `fast` where there is one, else `compiled` if it can be had
-    and there are enough updates to pay for it, else `plain`. All give the same, to rounding. updates: of the whole run,
-    so that a run goes on as it began.
+    which takes a minute before the first update; `graph` and `compiled-graph` are the plain and the compiled steps in
+    one CUDA graph with the rest of the update. `auto` is `fast` where there is one, else `compiled` if it can be had
+    and there are enough updates to pay for it, else `plain`; on a GPU the graph of what it chose. All give the same,
+    to rounding. updates: of the whole run, so that a run goes on as it began.
 
     Raises ValueError for another name, or if what is asked for is not to be had.
     """
@@ -100,16 +106,23 @@ def pick_unroll(learner: OnlineLearner, how: str, updates: int) -> tuple[str, Ca
     fast = learner.fast_unroll() if how in ("auto", "fast") else None
     if fast:
         return "fast", fast
-    pays = updates >= COMPILING_PAYS and any(shutil.which(name) for name in ("g++", "clang++", "c++"))
-    compiled = learner.compiled_unroll() if how == "compiled" or (how == "auto" and pays) else None
+    device = next(iter(learner.parameters())).device
+    on_gpu = device.type == "cuda"
+    if how in GRAPHS:
+        require_cuda(device)
+    can = any(shutil.which(name) for name in ("g++", "clang++", "c++")) and (find_spec("triton") or not on_gpu)
+    pays = can and updates >= COMPILING_PAYS
+    asked = how in ("compiled", "compiled-graph")
+    compiled = learner.compiled_unroll() if asked or (how == "auto" and pays) else None
+    graph = how in GRAPHS or (how == "auto" and on_gpu)
     if compiled:
-        return "compiled", compiled
-    if how in ("fast", "compiled"):
+        return "compiled-graph" if graph else "compiled", compiled
+    if asked or how == "fast":
         raise ValueError(f"there is no {how} form of {type(learner).__name__} here; try --unroll auto")
-    return "plain", None
+    return "graph" if graph else "plain", None
 
 
-def make_optimizer(learner: OnlineLearner, config: TrainingConfig) -> torch.optim.Optimizer:
+def make_optimizer(learner: Trainable, config: TrainingConfig) -> torch.optim.Optimizer:
     """RMSprop as the paper's supplement 9.0.1 sets it."""
     return torch.optim.RMSprop(
         learner.parameters(), lr=config.learning_rate, alpha=config.decay, momentum=config.momentum
@@ -140,39 +153,34 @@ def train(
 
     Raises NonFiniteLoss, and CheckpointError if the folder's checkpoint is damaged or of another run.
     """
-    identity = json.loads(json.dumps({"training": asdict(config), **(identity or {})}))
+    identity = full_identity(config, identity)
     optimizer = make_optimizer(learner, config)
-    first, seconds, log, trained_by = _resume(folder, learner, optimizer, identity)
+    first, seconds, log, trained_by = resume(folder, learner, optimizer, identity)
     unroll, unroll_steps = pick_unroll(learner, unroll, config.updates)
     trained_by = [*trained_by, {"from_update": first + 1, "unroll": unroll, **(provenance or {})}]
     started, tally = time.monotonic() - seconds, task.tally()
-    first_bad = torch.full((), config.updates + 1, device=task.device)
+    clip = partial(torch.nn.utils.clip_grad_norm_, list(learner.parameters()), config.clip)
+    one_update = Update(learner, optimizer, task.loss, clip, tally, unroll_steps, *counters(first, task.device))
+    step = None
+    if unroll in GRAPHS:
+        step = WholeStep(
+            one_update, [task.train], lambda drawn: task.train.compose(*drawn), config.batch_size, capture=True
+        )
     learner.train()
     update = first
     bar = tqdm(total=config.updates, initial=first, disable=not progress, unit="update", dynamic_ncols=True)
     with bar:
         for update in range(first + 1, config.updates + 1):
-            batch = task.train.batch(update, config.batch_size)
-            logits = learner(batch.xs, batch.ys, unroll_steps)
-            loss = task.loss(logits, batch)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(learner.parameters(), config.clip)
-            optimizer.step()
-            # Stays on the device: asking for the value here would make a GPU wait at every update.
-            finite = torch.isfinite(loss.detach()) & torch.isfinite(norm)
-            first_bad = torch.where(finite, first_bad, first_bad.clamp(max=update))
-            tally.add(logits.detach(), batch, loss)
+            if step:
+                step([update])
+            else:
+                one_update(task.train.batch(update, config.batch_size))
             bar.update()
 
             out_of_time = time.monotonic() > until
             log_now = update % config.log_every == 0 or update == config.updates
-            if (log_now or out_of_time) and first_bad <= config.updates:
-                raise NonFiniteLoss(
-                    f"the loss or its gradient was not finite at update {int(first_bad)}; the weights saved before it "
-                    "are kept. "
-                    f"Config: {json.dumps(identity)}"
-                )
+            if log_now or out_of_time:
+                refuse_non_finite(one_update.first_bad.item(), config, identity)
             if log_now:
                 line = {"update": update, "seconds": time.monotonic() - started, **tally.summary()}
                 if update % config.validate_every == 0 or update == config.updates:
@@ -181,9 +189,9 @@ def train(
                 log.append(line)
                 if on_log:
                     on_log(line)
-                tally = task.tally()
+                tally.reset()
             if update % config.checkpoint_every == 0 or update == config.updates:
-                _save(folder, learner, optimizer, identity, update, time.monotonic() - started, log, trained_by)
+                save(folder, learner, optimizer, identity, update, time.monotonic() - started, log, trained_by)
             if out_of_time:
                 break
     learner.eval()
@@ -208,7 +216,22 @@ def evaluate(learner: OnlineLearner, task, sampler, batches: int, batch_size: in
     return tally.summary()
 
 
-def _resume(folder, learner, optimizer, identity) -> tuple[int, float, list[dict[str, Any]], list[dict[str, Any]]]:
+def full_identity(config: TrainingConfig, identity: dict[str, Any] | None) -> dict[str, Any]:
+    """What a run is, as its checkpoint keeps it."""
+    return json.loads(json.dumps({"training": asdict(config), **(identity or {})}))
+
+
+def refuse_non_finite(first_bad: int, config: TrainingConfig, identity: dict[str, Any]) -> None:
+    """Raises NonFiniteLoss if an update of the run was bad."""
+    if first_bad <= config.updates:
+        raise NonFiniteLoss(
+            f"the loss or its gradient was not finite at update {first_bad}; the weights saved before it are kept. "
+            f"Config: {json.dumps(identity)}"
+        )
+
+
+def resume(folder, learner, optimizer, identity) -> tuple[int, float, list[dict[str, Any]], list[dict[str, Any]]]:
+    """Updates done, seconds, log and provenance of the run in `folder`, whose checkpoint is loaded, or a new run's."""
     if folder is None:
         return 0, 0.0, [], []
     for left_by_a_kill in folder.glob(".*.tmp"):
@@ -229,7 +252,8 @@ def _resume(folder, learner, optimizer, identity) -> tuple[int, float, list[dict
     return details["update"], details["seconds"], details["log"], details.get("trained_by", unknown)
 
 
-def _save(folder, learner, optimizer, identity, update, seconds, log, trained_by) -> None:
+def save(folder, learner, optimizer, identity, update, seconds, log, trained_by) -> None:
+    """Write checkpoint and log to `folder`, if there is one."""
     if folder is None:
         return
     details = {"identity": identity, "update": update, "seconds": seconds, "log": log, "trained_by": trained_by}
