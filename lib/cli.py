@@ -30,6 +30,7 @@ def run(
     *,
     profile: str = "smoke",
     seed: int = 0,
+    together: int = 1,
     variant: str | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -45,18 +46,24 @@ def run(
         experiment: its name, such as mann.table1.
         profile: smoke (seconds), short (minutes on a laptop) or paper (the paper's sizes).
         seed: of the weights and of the training episodes.
+        together: train so many seeds at once, from `seed` on, as one batched model: fast on a GPU. A record for each.
         variant: one row or curve only; all of them if left out.
         device: auto, cpu, cuda, cuda:1 ...
         threads: of PyTorch on the CPU; one leaves the other cores to you.
-        unroll: how an episode's steps are done: plain, fast (by hand: MANN on a CPU), compiled (by PyTorch) or auto.
+        unroll: how an episode's steps are done: plain, fast (by hand: MANN on a CPU), compiled (by PyTorch), graph or
+            compiled-graph (of the whole update, on a GPU) or auto.
         minutes: stop each variant after so long, to go on at the next call.
         record_unfinished: also test and record a run that `minutes` stopped, marked as unfinished.
         keep_checkpoint: keep the trained weights under data/checkpoints, so that `verify` can test them again.
         runs: the folder of runs in progress.
     """
+    if together < 1:
+        raise ValueError(f"--together is how many seeds to train, it cannot be {together}; leave it out for one")
     if threads is not None:
         torch.set_num_threads(threads)
     found = _with_runs(find_experiment(experiment))
+    if together > 1 and not found.run_together:
+        raise ValueError(f"{found.name} cannot train several seeds together; leave --together out")
     options = RunOptions(
         device=device,
         unroll=unroll,
@@ -68,9 +75,14 @@ def run(
     )
     for each in found.variants if variant is None else (variant,):
         found.check(each, profile)
-        print(f"{found.name}, {each}, {profile} profile, seed {seed}", flush=True)
-        record = found.run(each, profile, seed, options)
-        print(report.describe_record(record), flush=True)
+        if together > 1:
+            print(f"{found.name}, {each}, {profile} profile, seeds {seed} to {seed + together - 1}", flush=True)
+            records = found.run_together(each, profile, list(range(seed, seed + together)), options)
+        else:
+            print(f"{found.name}, {each}, {profile} profile, seed {seed}", flush=True)
+            records = [found.run(each, profile, seed, options)]
+        for record in records:
+            print(report.describe_record(record), flush=True)
 
 
 def sweep(

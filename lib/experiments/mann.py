@@ -38,6 +38,7 @@ from lib.tasks.seeds import generator
 from lib.training import TrainingConfig, evaluate, pick_device, train
 from lib.training.checkpoint import CheckpointError, file_digest, load_checkpoint, read_details, save_checkpoint
 from lib.training.loop import TrainingResult
+from lib.training.stacked import train_together
 
 PAPER = "Santoro et al. 2016"
 VALIDATION_CLASSES = 50
@@ -109,60 +110,103 @@ def build_task(config: OmniglotConfig, characters: Characters, seed: int, device
 
 def run(variant: str, profile: str, seed: int, options: RunOptions, experiment: str = "mann.table1") -> ledger.Record:
     """Train, test and record one row of table 1, or one of `mann.readings`."""
-    device = pick_device(options.device)
-    settings = config(variant, profile)
-    characters = load_characters()
-    data = {"name": characters.name, "sha256": characters.digest, "is_standin": characters.is_standin}
-    task = build_task(settings, characters, seed, device)
-    learner = build_learner(settings, seed).to(device)
-    name = ledger.record_name(experiment, variant, profile, seed)
-    ledger.refuse_stand_in(name, data)  # before the work, not after it
-    identity = {"run": name, "config": asdict(settings), "data": data}
-    in_progress = options.runs / name / "checkpoint.safetensors"
-    _fetch_unfinished(name, in_progress, identity, settings.training)
+    runs = _Runs(variant, profile, [seed], options, experiment)
     result = train(
-        learner,
-        task,
-        settings.training,
-        folder=in_progress.parent,
-        identity=identity,
-        provenance={"commit": ledger.code_commit(), "machine": ledger.describe_machine(device)},
-        unroll=options.unroll,
-        progress=options.progress,
-        until=math.inf if options.minutes is None else time.monotonic() + 60 * options.minutes,
+        runs.learners[0],
+        runs.tasks[0],
+        runs.settings.training,
+        folder=runs.folders[0],
+        identity=runs.identities[0],
+        **runs.training_options(),
     )
-    if not result.complete:
-        # What was learnt after the last checkpoint is not part of the record.
-        if result.updates:
-            load_checkpoint(in_progress, learner)
-        else:
-            learner = build_learner(settings, seed).to(device)
-    finished = result.complete or options.record_unfinished
-    metrics = evaluate(learner, task, task.test, settings.test_batches, progress=options.progress) if finished else {}
-    record = ledger.Record(
-        experiment=experiment,
-        variant=variant,
-        profile=profile,
-        seed=seed,
-        config=asdict(settings),
-        metrics=metrics,
-        updates=result.updates,
-        complete=result.complete,
-        seconds=result.seconds,
-        machine=ledger.describe_machine(device),
-        commit=ledger.code_commit(),
-        data=data,
-        checkpoint=_keep(learner, name, identity, result, in_progress)
-        if finished and options.keep_checkpoint
-        else None,
-        curve=curve_of(result.log),
-        trained_by=read_details(in_progress).get("trained_by") if result.updates else None,
+    return runs.record(0, result)
+
+
+def run_together(
+    variant: str, profile: str, seeds: list[int], options: RunOptions, experiment: str = "mann.table1"
+) -> list[ledger.Record]:
+    """`run` for several seeds, trained at once as one batched model; a record and a checkpoint for each."""
+    runs = _Runs(variant, profile, seeds, options, experiment)
+    results = train_together(
+        runs.learners,
+        runs.tasks,
+        runs.settings.training,
+        folders=runs.folders,
+        identities=runs.identities,
+        **runs.training_options(),
     )
-    if finished:
-        ledger.save_record(record)
-        if options.keep_checkpoint and variant == "mann":
-            save_trace(record, learner, task)
-    return record
+    return [runs.record(index, result) for index, result in enumerate(results)]
+
+
+class _Runs:
+    """One run for each seed, made ready to be trained, alone or together."""
+
+    def __init__(self, variant: str, profile: str, seeds: list[int], options: RunOptions, experiment: str):
+        self.variant, self.profile, self.seeds, self.options = variant, profile, seeds, options
+        self.experiment, self.device = experiment, pick_device(options.device)
+        self.settings = config(variant, profile)
+        characters = load_characters()
+        self.data = {"name": characters.name, "sha256": characters.digest, "is_standin": characters.is_standin}
+        task = build_task(self.settings, characters, seeds[0], self.device)
+        self.tasks = [
+            replace(task, train=EpisodeSampler(task.train.bank, task.train.config, seed=seed, stream="train"))
+            for seed in seeds
+        ]
+        self.learners = [build_learner(self.settings, seed).to(self.device) for seed in seeds]
+        self.names = [ledger.record_name(experiment, variant, profile, seed) for seed in seeds]
+        self.folders = [options.runs / name for name in self.names]
+        self.identities = [{"run": name, "config": asdict(self.settings), "data": self.data} for name in self.names]
+        for name, folder, identity in zip(self.names, self.folders, self.identities, strict=True):
+            ledger.refuse_stand_in(name, self.data)  # before the work, not after it
+            _fetch_unfinished(name, folder / "checkpoint.safetensors", identity, self.settings.training)
+
+    def training_options(self) -> dict[str, Any]:
+        """What training alone and together are told alike."""
+        minutes = self.options.minutes
+        return {
+            "provenance": {"commit": ledger.code_commit(), "machine": ledger.describe_machine(self.device)},
+            "unroll": self.options.unroll,
+            "progress": self.options.progress,
+            "until": math.inf if minutes is None else time.monotonic() + 60 * minutes,
+        }
+
+    def record(self, index: int, result: TrainingResult) -> ledger.Record:
+        """Test what was trained, and save the record if the run is complete or if that is not asked for."""
+        learner, task, seed, options = self.learners[index], self.tasks[index], self.seeds[index], self.options
+        name, settings = self.names[index], self.settings
+        in_progress = self.folders[index] / "checkpoint.safetensors"
+        if not result.complete:
+            # What was learnt after the last checkpoint is not part of the record.
+            if result.updates:
+                load_checkpoint(in_progress, learner)
+            else:
+                learner = build_learner(settings, seed).to(self.device)
+        finished = result.complete or options.record_unfinished
+        tested = partial(evaluate, learner, task, task.test, settings.test_batches, progress=options.progress)
+        record = ledger.Record(
+            experiment=self.experiment,
+            variant=self.variant,
+            profile=self.profile,
+            seed=seed,
+            config=asdict(settings),
+            metrics=tested() if finished else {},
+            updates=result.updates,
+            complete=result.complete,
+            seconds=result.seconds,
+            machine=ledger.describe_machine(self.device),
+            commit=ledger.code_commit(),
+            data=self.data,
+            checkpoint=_keep(learner, name, self.identities[index], result, in_progress)
+            if finished and options.keep_checkpoint
+            else None,
+            curve=curve_of(result.log),
+            trained_by=read_details(in_progress).get("trained_by") if result.updates else None,
+        )
+        if finished:
+            ledger.save_record(record)
+            if options.keep_checkpoint and self.variant == "mann":
+                save_trace(record, learner, task)
+        return record
 
 
 def save_trace(record: ledger.Record, learner: OnlineLearner, task: ClassificationTask) -> Path:
@@ -363,6 +407,7 @@ EXPERIMENTS = (
         costs=COSTS,
         wanted=(("mann", 0), ("lstm", 0), ("feedforward", 0), ("mann", 1), ("lstm", 1), ("feedforward", 1)),
         verify=verify,
+        run_together=run_together,
     ),
     Experiment(
         name="mann.figure2",
@@ -386,5 +431,6 @@ EXPERIMENTS = (
         costs=COSTS,
         wanted=tuple((variant, 0) for variant in READINGS),
         verify=verify,
+        run_together=partial(run_together, experiment="mann.readings"),
     ),
 )
