@@ -76,10 +76,12 @@ class WholeStep:
             graph.register_generator_state(random)
         # Gradients are made anew inside, in memory that the graph keeps.
         self.update.optimizer.zero_grad(set_to_none=True)
+        main = torch.cuda.current_stream(self.device)
         try:
             with torch.cuda.device(self.device), torch.cuda.graph(graph, stream=self.stream):
                 self.step()
         except RuntimeError as error:
+            torch.cuda.set_stream(main)  # a capture that fails leaves its own stream in place
             raise ValueError(
                 f"the training step cannot be captured as a CUDA graph here ({error}); try --unroll compiled or plain"
             ) from error
