@@ -116,8 +116,17 @@ def bench_mann(device: torch.device, repetitions: int, compile: bool) -> str:
                 describe(f"an update of MANN, batch {size}", found, "episodes", size)
                 for size, found in training.items()
             ),
+            *_on_gpu(config, sampler, repetitions, compile),
         ]
     )
+
+
+def _on_gpu(config, sampler, repetitions: int, compile: bool) -> list[str]:
+    if sampler.bank.device.type != "cuda":
+        return []
+    from lib.bench_gpu import bench_on_gpu, ways_on_gpu  # it imports this module
+
+    return [bench_on_gpu(config, sampler, repetitions, ways_on_gpu(compile))]
 
 
 def _draw_with_pil(drawing: np.ndarray, angle: float, shift: float, turns: int) -> np.ndarray:

@@ -31,6 +31,7 @@ def run(
     *,
     profile: str = "smoke",
     seed: int = 0,
+    together: int = 1,
     variant: str | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -47,15 +48,19 @@ def run(
         experiment: its name, such as mann.table1.
         profile: smoke (seconds), short (minutes on a laptop) or paper (the paper's sizes).
         seed: of the weights and of the training episodes.
+        together: train so many seeds at once, from `seed` on, as one batched model: fast on a GPU. A record for each.
         variant: one row or curve only; all of them if left out.
         device: auto, cpu, cuda, cuda:1 ...
         threads: of PyTorch on the CPU; one leaves the other cores to you.
-        unroll: how an episode's steps are done: plain, fast (by hand: MANN on a CPU), compiled (by PyTorch) or auto.
+        unroll: how an episode's steps are done: plain, fast (by hand: MANN on a CPU), compiled (by PyTorch), graph or
+            compiled-graph (of the whole update, on a GPU) or auto.
         minutes: stop each variant after so long, to go on at the next call.
         record_unfinished: also test and record a run that `minutes` stopped, marked as unfinished.
         keep_checkpoint: keep the trained weights under data/checkpoints, so that `verify` can test them again.
         runs: the folder of runs in progress.
     """
+    if together < 1:
+        raise ValueError(f"--together is how many seeds to train, it cannot be {together}; leave it out for one")
     if threads is not None:
         torch.set_num_threads(threads)
     with distributed.joined(device) as own_device:
@@ -72,12 +77,21 @@ def run(
         for each in found.variants if variant is None else (variant,):
             found.check(each, profile)
             name, drawn = found.drawn_from.get(each, (found.name, each))
+            source = find_experiment(name)
+            seeds = list(range(seed, seed + together))
+            if together > 1 and (not source.run_together or distributed.size() > 1):
+                raise ValueError(f"{name} cannot train several seeds together here; leave --together out")
             if distributed.is_first():
                 if found.drawn_from:
                     print(f"{found.name}, {each}, is drawn from a run of {name}")
-                print(f"{name}, {drawn}, {profile} profile, seed {seed}", flush=True)
-            if record := find_experiment(name).run(drawn, profile, seed, options):
-                print(report.describe_record(record), flush=True)
+                print(f"{name}, {drawn}, {profile} profile, seed {', '.join(map(str, seeds))}", flush=True)
+            if together > 1:
+                records = source.run_together(drawn, profile, seeds, options)
+            else:
+                records = [source.run(drawn, profile, seed, options)]
+            for record in records:
+                if record:
+                    print(report.describe_record(record), flush=True)
 
 
 def sweep(

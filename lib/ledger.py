@@ -122,6 +122,12 @@ def find_record(experiment: str, variant: str, profile: str, seed: int) -> Recor
     return read_record(path) if path.exists() else None
 
 
+def best_record(experiment: str, variant: str, seed: int = 0) -> Record | None:
+    """The record of a run's largest profile, of the real data; None if there is none."""
+    records = (find_record(experiment, variant, profile, seed) for profile in ("paper", "short"))
+    return next((record for record in records if record and not record.data["is_standin"]), None)
+
+
 def paper_numbers(method: str) -> dict[str, Any]:
     """What a paper reports, from `data/paper/<method>.json`. Raises LedgerError for an unknown method."""
     path = ROOT / "data" / "paper" / f"{method}.json"

@@ -31,6 +31,26 @@ def show_table(experiment) -> HTML:
     return HTML(report.html_table(experiment.table()))
 
 
+def show_curves(curves: dict[str, tuple[str, str]], columns: int = 2) -> None:
+    """Training accuracy by instance of several runs, a panel each.
+
+    curves: a panel's title to (experiment, variant), whose largest recorded profile is shown.
+    """
+    rows = -(-len(curves) // columns)
+    figure, panels = new_plot(4.5 * columns, 3.4 * rows, nrows=rows, ncols=columns, sharey=True, squeeze=False)
+    for axes, (title, run) in zip(panels.flat, curves.items(), strict=False):
+        record = ledger.best_record(*run)
+        if record is None:
+            axes.set(title=f"{title}: not run")
+            continue
+        learner = record.config["learner"]
+        chance = 1 / learner["classes"] if "labels" not in learner else 0.0
+        plot_accuracy_curves(axes, record.curve, title=f"{title}, {record.profile} profile", chance=chance)
+    for axes in panels.flat[len(curves) :]:
+        axes.remove()
+    plt.show()
+
+
 def cost_label(chapter: str) -> Markdown:
     """What executing a chapter takes, from the times in `data/timings.json`; says so where nothing was measured.
 

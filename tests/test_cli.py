@@ -1,6 +1,7 @@
 """The command line: what it prints, what it starts, and that an error a user can mend is one sentence."""
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -93,6 +94,25 @@ def test_run_without_a_variant_runs_all_of_them(book, call):
     assert [r.variant for r in ledger.load_records("mann.table1")] == ["feedforward", "lstm", "mann"]
 
 
+def test_seeds_trained_together_are_recorded_one_by_one(book, call):
+    """... and end where each would have ended alone."""
+    arguments = run_arguments(book, "--variant", "mann", "--threads", "1", "--keep-checkpoint")
+    shown = call(*arguments, "--seed", "3", "--together", "2")
+    assert "mann.table1, mann, smoke profile, seeds 3 to 4" in shown
+    records = ledger.load_records("mann.table1")
+    assert [(record.seed, record.updates, record.complete) for record in records] == [(3, 2, True), (4, 2, True)]
+    assert all(record.trained_by[0]["together"] == 2 for record in records)
+    assert records[0].curve["loss"] != records[1].curve["loss"]
+    assert "ok  " in call("verify", "mann.table1", "--device", "cpu")
+    shutil.rmtree(book / "runs")
+    shutil.rmtree(book / "data" / "checkpoints")
+    call(*arguments, "--seed", "4")
+    alone = ledger.find_record("mann.table1", "mann", "smoke", 4)
+    assert alone.curve["loss"] == pytest.approx(records[1].curve["loss"], abs=2e-5)
+    assert alone.metrics["counts"] == records[1].metrics["counts"]
+    assert alone.metrics["loss"] == pytest.approx(records[1].metrics["loss"], abs=1e-5)
+
+
 def test_a_figure_is_run_as_the_table_it_is_drawn_from(book, call):
     shown = call("run", "mann.figure2", "--variant", "lstm", "--device", "cpu", "--runs", str(book / "runs"))
     assert "mann.figure2, lstm, is drawn from a run of mann.table1" in shown
@@ -107,6 +127,15 @@ def test_a_figure_is_run_as_the_table_it_is_drawn_from(book, call):
         (("run", "mann.table1", "--variant", "gru"), "error: mann.table1 has no variant 'gru'; known: feedforward"),
         (("run", "mann.table1", "--profile", "huge"), "error: there is no profile 'huge'; known: smoke, short, paper"),
         (("run", "mann.table1", "--device", "nonsense"), "error: the device 'nonsense' cannot be used here"),
+        (("run", "mann.table1", "--together", "0"), "error: --together is how many seeds to train, it cannot be 0"),
+        (
+            ("run", "mann.table1", "--variant", "lstm", "--device", "cpu", "--together", "2"),
+            "error: LSTM holds a recurrent network of PyTorch's, train it alone",
+        ),
+        (
+            ("run", "mann.table1", "--variant", "mann", "--device", "cpu", "--unroll", "graph"),
+            "error: a CUDA graph needs a CUDA device, not cpu; try --device cuda or --unroll auto",
+        ),
         (("bench", "nonsense"), "error: there is no benchmark of 'nonsense'; known: mann"),
     ],
 )

@@ -18,7 +18,7 @@ class RunOptions:
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
     unroll: str = "auto"
-    """How the steps of an episode are done: auto, plain, fast or compiled; see `lib.training.loop.pick_unroll`."""
+    """How the steps of an episode are done; see `lib.training.loop.pick_unroll`."""
     progress: bool = True
     """Show a progress bar."""
     minutes: float | None = None
@@ -55,6 +55,8 @@ class Experiment:
     verify: Callable[[ledger.Record, str], tuple[bool | None, str]] | None = None
     """(record, device) to whether its committed checkpoint scores as recorded (None: its data is not here), and a
     sentence on it."""
+    run_together: Callable[[str, str, list[int], RunOptions], list[ledger.Record]] | None = None
+    """Like `run` for several seeds, trained at once as one batched model; a record for each."""
     drawn_from: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Variant to the (experiment, variant) whose records it shows, if it needs no runs of its own."""
 

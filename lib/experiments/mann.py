@@ -106,7 +106,13 @@ def table2() -> Experiment:
             return mann_neighbours.verify(NEIGHBOURS[record.variant], record, device)
         return learners.verify(record, device)
 
-    return replace(learners, variants=(*NEIGHBOURS, *TABLE2), run=run, config=config, verify=verify)
+    def run_together(variant: str, profile: str, seeds: list[int], options: RunOptions) -> list[Record]:
+        if variant in NEIGHBOURS:
+            return [run(variant, profile, seed, options) for seed in seeds]
+        return learners.run_together(variant, profile, seeds, options)
+
+    parts = {"run": run, "run_together": run_together, "config": config, "verify": verify}
+    return replace(learners, variants=(*NEIGHBOURS, *TABLE2), **parts)
 
 
 def figure2() -> Experiment:

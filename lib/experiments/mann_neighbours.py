@@ -75,18 +75,19 @@ def run(
         return record
     # What there is to learn from is the same, whatever the number of classes in a test episode.
     shown = omniglot.build_task(omniglot.OmniglotConfig(FeedForwardConfig()), characters, seed, device)
-    return runs.run_trained(
-        experiment,
-        variant,
-        profile,
-        seed,
-        replace(options, unroll="plain"),
+    autoencoder = runs.Run(
+        experiment=experiment,
+        variant=variant,
+        profile=profile,
+        seed=seed,
+        options=replace(options, unroll="plain"),
         config=config,
         data=data,
         task=ReconstructionTask(shown.train, shown.validation),
         build=lambda: Autoencoder(config.autoencoder),
-        test=lambda autoencoder: score(config, characters, device, autoencoder.encode, options.progress),
+        test=lambda trained: score(config, characters, device, trained.encode, options.progress),
     )
+    return runs.run_alone(autoencoder)
 
 
 def score(

@@ -6,6 +6,7 @@ training classes are held out to validate on, so 1150 are trained on; the 423 te
 
 import json
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -112,25 +113,32 @@ def test_scores(config: OmniglotConfig, task: ClassificationTask, learner: Onlin
     return metrics
 
 
-def run(
-    experiment: str, paper: OmniglotConfig, variant: str, profile: str, seed: int, options: RunOptions
-) -> ledger.Record | None:
-    """Train, test and record one run; `paper` is its config at the paper profile."""
+def ready(
+    experiment: str, paper: OmniglotConfig, variant: str, profile: str, seeds: list[int], options: RunOptions
+) -> list[runs.Run]:
+    """A run for each seed, on one bank of images; `paper` is their config at the paper profile."""
     config, characters = in_profile(paper, profile), load_characters()
-    task = build_task(config, characters, seed, pick_device(options.device))
-    return runs.run_trained(
-        experiment,
-        variant,
-        profile,
-        seed,
-        options,
-        config=config,
-        data={"name": characters.name, "sha256": characters.digest, "is_standin": characters.is_standin},
-        task=task,
-        build=lambda: LEARNERS[type(config.learner)](config.learner),
-        test=lambda learner: test_scores(config, task, learner, options.progress),
-        after=partial(save_trace, task) if (experiment, variant) == ("mann.table1", "mann") else None,
-    )
+    task = build_task(config, characters, seeds[0], pick_device(options.device))
+
+    def ready_for(seed: int) -> runs.Run:
+        train = copy(task.train)
+        train.seed = seed
+        own = replace(task, train=train)
+        return runs.Run(
+            experiment=experiment,
+            variant=variant,
+            profile=profile,
+            seed=seed,
+            options=options,
+            config=config,
+            data={"name": characters.name, "sha256": characters.digest, "is_standin": characters.is_standin},
+            task=own,
+            build=lambda: LEARNERS[type(config.learner)](config.learner),
+            test=lambda learner: test_scores(config, own, learner, options.progress),
+            after=partial(save_trace, own) if (experiment, variant) == ("mann.table1", "mann") else None,
+        )
+
+    return [ready_for(seed) for seed in seeds]
 
 
 def save_trace(task: ClassificationTask, record: ledger.Record, learner: OnlineLearner) -> Path:
@@ -217,7 +225,10 @@ def omniglot_experiment(
         return to_dict(in_profile(configs[variant], profile))
 
     def run_variant(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Record | None:
-        return run(name, configs[variant], variant, profile, seed, options)
+        return runs.run_alone(ready(name, configs[variant], variant, profile, [seed], options)[0])
+
+    def run_variants(variant: str, profile: str, seeds: list[int], options: RunOptions) -> list[ledger.Record]:
+        return runs.run_together(ready(name, configs[variant], variant, profile, seeds, options))
 
     return Experiment(
         name=name,
@@ -225,6 +236,7 @@ def omniglot_experiment(
         title=title,
         variants=tuple(configs),
         run=run_variant,
+        run_together=run_variants,
         config=config,
         table=table,
         costs=costs,

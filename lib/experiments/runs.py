@@ -3,7 +3,8 @@
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from lib.tasks.seeds import generator
 from lib.training import TrainingConfig, distributed, pick_device, train
 from lib.training.checkpoint import CheckpointError, file_digest, load_checkpoint, read_details, save_checkpoint
 from lib.training.loop import TrainingResult
+from lib.training.stacked import train_together
 
 
 def fresh(build: Callable[[], nn.Module], seed: int) -> nn.Module:
@@ -28,80 +30,108 @@ def fresh(build: Callable[[], nn.Module], seed: int) -> nn.Module:
         return build()
 
 
-def run_trained(
-    experiment: str,
-    variant: str,
-    profile: str,
-    seed: int,
-    options: RunOptions,
-    *,
-    config: Any,
-    data: dict[str, Any],
-    task: Any,
-    build: Callable[[], nn.Module],
-    test: Callable[[Any], dict[str, Any]],
-    after: Callable[[ledger.Record, Any], object] | None = None,
-) -> ledger.Record | None:
-    """Train, test and record one run, going on from where it was left.
+@dataclass(eq=False)
+class Run:
+    """One run, made ready to be trained, alone or together with others. Raises LedgerError if it must not be recorded.
 
-    Where several processes do so together, the first one records, and the others return None.
-
-    config: a dataclass whose `training` is a TrainingConfig; data: name, digest and kind of the data; task: see
-    `train`; build: makes the learner; test: from the trained learner to the record's metrics; after: is called with a
-    record that was saved with its checkpoint.
+    Where several processes do it together, the first one alone reads and writes files.
     """
-    device = pick_device(options.device)
-    name = ledger.record_name(experiment, variant, profile, seed)
-    distributed.in_first(partial(ledger.refuse_stand_in, name, data))  # before the work, not after it
-    learner = fresh(build, seed).to(device)
-    identity = {"run": name, "config": to_dict(config), "data": data}
-    in_progress = options.runs / name / "checkpoint.safetensors"
-    distributed.in_first(partial(_fetch_unfinished, name, in_progress, identity, config.training))
-    result = train(
-        learner,
-        task,
-        config.training,
-        folder=in_progress.parent,
-        identity=identity,
-        provenance={"commit": ledger.code_commit(), "machine": ledger.describe_machine(device)},
-        unroll=options.unroll,
-        progress=options.progress,
-        until=math.inf if options.minutes is None else time.monotonic() + 60 * options.minutes,
+
+    experiment: str
+    variant: str
+    profile: str
+    seed: int
+    options: RunOptions
+    config: Any
+    """A dataclass whose `training` is a TrainingConfig."""
+    data: dict[str, Any]
+    """Name and digest of the data, and whether it is a stand-in."""
+    task: Any
+    """What `lib.training.train` asks of a task."""
+    build: Callable[[], nn.Module]
+    """Makes the learner."""
+    test: Callable[[Any], dict[str, Any]]
+    """From the trained learner to the record's metrics."""
+    after: Callable[[ledger.Record, Any], object] | None = None
+    """Is called with a record that was saved with its checkpoint, and the learner."""
+
+    def __post_init__(self):
+        self.device = pick_device(self.options.device)
+        self.name = ledger.record_name(self.experiment, self.variant, self.profile, self.seed)
+        distributed.in_first(partial(ledger.refuse_stand_in, self.name, self.data))  # before the work, not after it
+        self.learner = fresh(self.build, self.seed).to(self.device)
+        self.identity = {"run": self.name, "config": to_dict(self.config), "data": self.data}
+        self.in_progress = self.options.runs / self.name / "checkpoint.safetensors"
+        fetch = partial(_fetch_unfinished, self.name, self.in_progress, self.identity, self.config.training)
+        distributed.in_first(fetch)
+
+    def training_options(self) -> dict[str, Any]:
+        """What training alone and together are told alike."""
+        minutes = self.options.minutes
+        return {
+            "provenance": {"commit": ledger.code_commit(), "machine": ledger.describe_machine(self.device)},
+            "unroll": self.options.unroll,
+            "progress": self.options.progress,
+            "until": math.inf if minutes is None else time.monotonic() + 60 * minutes,
+        }
+
+    def record(self, result: TrainingResult) -> ledger.Record | None:
+        """Test what was trained; save the record if the run is complete, or if that is not asked for. None in all but
+        the first process."""
+        learner, options = self.learner, self.options
+        if not result.complete:
+            # What was learnt after the last checkpoint is not part of the record.
+            if result.updates:
+                distributed.load_first_checkpoint(self.in_progress, learner)
+            else:
+                learner = fresh(self.build, self.seed).to(self.device)
+        finished = result.complete or options.record_unfinished
+        metrics = self.test(learner) if finished else {}
+        if not distributed.is_first():
+            return None
+        keeps = finished and options.keep_checkpoint
+        record = ledger.Record(
+            experiment=self.experiment,
+            variant=self.variant,
+            profile=self.profile,
+            seed=self.seed,
+            config=to_dict(self.config),
+            metrics=metrics,
+            updates=result.updates,
+            complete=result.complete,
+            seconds=result.seconds,
+            machine=ledger.describe_machine(self.device),
+            commit=ledger.code_commit(),
+            data=self.data,
+            checkpoint=_keep(learner, self.name, self.identity, result, self.in_progress) if keeps else None,
+            curve=curve_of(result.log),
+            trained_by=read_details(self.in_progress).get("trained_by") if result.updates else None,
+        )
+        if finished:
+            ledger.save_record(record)
+            if options.keep_checkpoint and self.after:
+                self.after(record, learner)
+        return record
+
+
+def run_alone(run: Run) -> ledger.Record | None:
+    """Train, test and record one run, going on from where it was left."""
+    folder, training = run.in_progress.parent, run.config.training
+    result = train(run.learner, run.task, training, folder=folder, identity=run.identity, **run.training_options())
+    return run.record(result)
+
+
+def run_together(runs: Sequence[Run]) -> list[ledger.Record]:
+    """Runs that differ in their seeds alone, trained at once as one batched model; a record for each."""
+    results = train_together(
+        [run.learner for run in runs],
+        [run.task for run in runs],
+        runs[0].config.training,
+        folders=[run.in_progress.parent for run in runs],
+        identities=[run.identity for run in runs],
+        **runs[0].training_options(),
     )
-    if not result.complete:
-        # What was learnt after the last checkpoint is not part of the record.
-        if result.updates:
-            distributed.load_first_checkpoint(in_progress, learner)
-        else:
-            learner = fresh(build, seed).to(device)
-    finished = result.complete or options.record_unfinished
-    metrics = test(learner) if finished else {}
-    if not distributed.is_first():
-        return None
-    record = ledger.Record(
-        experiment=experiment,
-        variant=variant,
-        profile=profile,
-        seed=seed,
-        config=to_dict(config),
-        metrics=metrics,
-        updates=result.updates,
-        complete=result.complete,
-        seconds=result.seconds,
-        machine=ledger.describe_machine(device),
-        commit=ledger.code_commit(),
-        data=data,
-        checkpoint=_keep(learner, name, identity, result, in_progress)
-        if finished and options.keep_checkpoint
-        else None,
-        curve=curve_of(result.log),
-        trained_by=read_details(in_progress).get("trained_by") if result.updates else None,
-    )
-    if finished:
-        ledger.save_record(record)
-        if options.keep_checkpoint and after:
-            after(record, learner)
-    return record
+    return [run.record(result) for run, result in zip(runs, results, strict=True)]
 
 
 def curve_of(log: list[dict[str, Any]]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def least_used_slots(usage: Float[Tensor, "batch slots"], count: int) -> Float[T
     mark every slot of an untouched memory.
     """
     slots = torch.sort(usage, dim=-1, stable=True).indices[:, :count]
-    return torch.zeros_like(usage).unsqueeze(1).repeat(1, count, 1).scatter_(2, slots.unsqueeze(2), 1.0)
+    return torch.zeros_like(usage).unsqueeze(1).expand(-1, count, -1).scatter(2, slots.unsqueeze(2), 1.0)
 
 
 def write_weights(

@@ -107,11 +107,16 @@ class OnlineLearner(nn.Module):
         unroll: Callable | None = None,
     ) -> tuple[Float[Tensor, "batch time outputs"], Any]:
         """As `forward`, from a given state (None: an empty memory); also returns the state after the last step."""
-        self._check(xs, ys, dimensions=3)
-        unroll = unroll or self.unroll
-        projected = self.project(self.inputs(xs, ys))
-        outputs, state = unroll(projected, self.initial_state(xs.shape[0]) if state is None else state)
+        projected, empty = self.prepare(xs, ys)
+        outputs, state = (unroll or self.unroll)(projected, empty if state is None else state)
         return self.read_out(outputs), state
+
+    def prepare(
+        self, xs: Float[Tensor, "batch time features"], ys: Shaped[Tensor, "batch time"]
+    ) -> tuple[Float[Tensor, "batch time projected"], Any]:
+        """What `unroll` is given for a batch of episodes: the projected inputs, and the state of an empty memory."""
+        self._check(xs, ys, dimensions=3)
+        return self.project(self.inputs(xs, ys)), self.initial_state(xs.shape[0])
 
     @torch.no_grad()
     def begin(self, batch_size: int = 1) -> None:

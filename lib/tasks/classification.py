@@ -24,13 +24,14 @@ class InstanceTally:
     """(10,), how many there were."""
     loss: Tensor
     """(), the sum of the batches' mean losses."""
-    batches: int = 0
+    batches: Tensor
+    """(), how many there were."""
 
     @classmethod
     def empty(cls, labels: OneHot | Strings, device: torch.device | str = "cpu") -> "InstanceTally":
         """Nothing counted yet."""
         zeros = torch.zeros(COUNTED_INSTANCES, dtype=torch.int64, device=device)
-        return cls(labels, zeros, zeros.clone(), torch.zeros((), device=device))
+        return cls(labels, zeros, zeros.clone(), torch.zeros((), device=device), zeros.sum())
 
     def add(self, outputs: Float[Tensor, "batch time outputs"], batch: Episodes, loss: Tensor) -> None:
         """Count a batch. Instances beyond the tenth are not counted."""
@@ -42,11 +43,16 @@ class InstanceTally:
         self.loss += loss.detach()
         self.batches += 1
 
+    def reset(self) -> None:
+        """Nothing counted any more, in place: a CUDA graph goes on counting in the same tensors."""
+        for counted in (self.hits, self.counts, self.loss, self.batches):
+            counted.zero_()
+
     def summary(self) -> dict:
         """Mean loss (nats a step), accuracy by instance (0 to 1; None where nothing was counted) and the counts."""
         hits, counts = self.hits.tolist(), self.counts.tolist()
         return {
-            "loss": self.loss.item() / max(self.batches, 1),
+            "loss": self.loss.item() / max(self.batches.item(), 1),
             "accuracy": [h / c if c else None for h, c in zip(hits, counts, strict=True)],
             "hits": hits,
             "counts": counts,

@@ -62,18 +62,31 @@ class EpisodeSampler:
 
     def batch(self, index: int, size: int) -> Episodes:
         """The index-th batch of `size` episodes: the same for the same (seed, stream, index, size), on any call."""
+        return self.compose(self.draw(generator(self.seed, self.stream, index, self.bank.device), size))
+
+    def draw(self, random: torch.Generator, size: int) -> tuple[Tensor, ...]:
+        """All the random numbers of a batch, uniform in [0, 1): tensors (size, ...), for `compose`."""
         config, bank = self.config, self.bank
-        random = generator(self.seed, self.stream, index, bank.device)
+        order = [(config.classes * bank.drawings,)]
+        if config.balanced:
+            order = [(config.classes, bank.drawings), (config.length,)]
+        shapes = [(bank.classes,), *order, (config.classes,), (config.length,), (config.length, 2), (config.classes,)]
+        used = shapes if config.strings else shapes[:-1]
+        return tuple(torch.rand(size, *shape, generator=random, device=bank.device) for shape in used)
 
-        def uniform(*shape: int) -> Tensor:
-            return torch.rand(*shape, generator=random, device=bank.device)
-
+    def compose(self, numbers: tuple[Tensor, ...]) -> Episodes:
+        """The episodes that random numbers stand for. Each row stands alone: batches may be put together before."""
+        config, bank = self.config, self.bank
+        spelling = None
+        if config.strings:
+            *numbers, spelling = numbers
+        naming, *order, turning, angle, shift = numbers
         # Distinct characters in random order: a character's place in this order is its one-hot label.
-        characters = uniform(size, bank.classes).topk(config.classes, dim=1).indices
-        members, drawings = self._order(uniform, size)
-        turns = torch.floor(4 * uniform(size, config.classes)).long()
-        angles = (2 * uniform(size, config.length) - 1) * MAX_ANGLE
-        shifts = (2 * uniform(size, config.length, 2) - 1) * MAX_SHIFT
+        characters = naming.topk(config.classes, dim=1).indices
+        members, drawings = self._order(*order)
+        turns = torch.floor(4 * turning).long()
+        angles = (2 * angle - 1) * MAX_ANGLE
+        shifts = (2 * shift - 1) * MAX_SHIFT
         xs = bank.draw(
             characters.gather(1, members),
             drawings,
@@ -81,21 +94,20 @@ class EpisodeSampler:
             angles if config.jitter else None,
             shifts if config.jitter else None,
         )
-        if not config.strings:
+        if spelling is None:
             return Episodes(xs, members, characters, members)
         # Any string is as likely as any other, so two classes may rarely share one.
-        strings = torch.floor(STRINGS * uniform(size, config.classes)).long()
+        strings = torch.floor(STRINGS * spelling).long()
         return Episodes(xs, strings.gather(1, members), characters, members)
 
-    def _order(self, uniform, size: int) -> tuple[Tensor, Tensor]:
+    def _order(self, choice: Tensor, order: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Members and drawings (size, length) in the order of presentation; no drawing comes twice in an episode."""
         config, drawings = self.config, self.bank.drawings
         if config.balanced:
             each = config.length // config.classes
-            chosen = uniform(size, config.classes, drawings).argsort(-1)[..., :each]
-            order = uniform(size, config.length).argsort(-1)
-            return order // each, chosen.flatten(1).gather(1, order)
-        chosen = uniform(size, config.classes * drawings).argsort(-1)[:, : config.length]
+            order = order.argsort(-1)
+            return order // each, choice.argsort(-1)[..., :each].flatten(1).gather(1, order)
+        chosen = choice.argsort(-1)[:, : config.length]
         return chosen // drawings, chosen % drawings
 
 

@@ -23,6 +23,11 @@ class LossTally:
         self.loss += loss.detach()
         self.batches += 1
 
+    def reset(self) -> None:
+        """Nothing counted any more."""
+        self.loss.zero_()
+        self.batches = 0
+
     def summary(self) -> dict[str, float]:
         """The mean loss, nats a pixel."""
         return {"loss": self.loss.item() / max(self.batches, 1)}

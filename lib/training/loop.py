@@ -7,19 +7,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from lib.atomic import write_atomically
 from lib.config import added, to_dict
 from lib.training import distributed
 from lib.training.checkpoint import CheckpointError, load_extra, read_details, save_checkpoint
+from lib.training.graph import WholeStep, require_cuda
+from lib.training.update import Update, counters
 
-UNROLLS = ("auto", "plain", "fast", "compiled")
+GRAPHS = ("graph", "compiled-graph")
+UNROLLS = ("auto", "plain", "fast", "compiled", *GRAPHS)
 COMPILING_PAYS = 3_000  # updates after which compiling for a minute has saved more than a minute
 
 
@@ -90,13 +94,15 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
-def pick_unroll(learner: nn.Module, how: str, updates: int) -> tuple[str, Callable | None]:
+def pick_unroll(learner: Any, how: str, updates: int, capturable: bool = True) -> tuple[str, Callable | None]:
     """How to do the steps of an episode: its name, and what to hand to `learner` (None: the learner's own `unroll`).
 
     `plain` is the code beside the equations; `fast` the learner's hand-written form; `compiled` is PyTorch's compiler,
-    which takes a minute before the first update. `auto` is `fast` where there is one, else `compiled` if it can be had
-    and there are enough updates to pay for it, else `plain`. All give the same, to rounding. updates: of the whole run,
-    so that a run goes on as it began.
+    which takes a minute before the first update; `graph` and `compiled-graph` are the plain and the compiled steps in
+    one CUDA graph with the rest of the update. `auto` is `fast` where there is one, else `compiled` if it can be had
+    and there are enough updates to pay for it, else `plain`; on a GPU the graph of what it chose, if the run is
+    `capturable`. All give the same, to rounding. learner: an `OnlineLearner`, or several stacked ones; updates: of the
+    whole run, so that a run goes on as it began.
 
     Raises ValueError for another name, or if what is asked for is not to be had.
     """
@@ -105,16 +111,28 @@ def pick_unroll(learner: nn.Module, how: str, updates: int) -> tuple[str, Callab
     fast = learner.fast_unroll() if how in ("auto", "fast") else None
     if fast:
         return "fast", fast
-    pays = updates >= COMPILING_PAYS and any(shutil.which(name) for name in ("g++", "clang++", "c++"))
-    compiled = learner.compiled_unroll() if how == "compiled" or (how == "auto" and pays) else None
+    device = next(iter(learner.parameters())).device
+    on_gpu = device.type == "cuda"
+    if how in GRAPHS:
+        require_cuda(device)
+        if not capturable:
+            raise ValueError(
+                "no CUDA graph can hold a run whose episodes grow, whose memory is not wiped, or that several "
+                "processes share; try --unroll auto"
+            )
+    can = any(shutil.which(name) for name in ("g++", "clang++", "c++")) and (find_spec("triton") or not on_gpu)
+    pays = can and updates >= COMPILING_PAYS
+    asked = how in ("compiled", "compiled-graph")
+    compiled = learner.compiled_unroll() if asked or (how == "auto" and pays) else None
+    graph = how in GRAPHS or (how == "auto" and on_gpu and capturable)
     if compiled:
-        return "compiled", compiled
-    if how in ("fast", "compiled"):
+        return "compiled-graph" if graph else "compiled", compiled
+    if asked or how == "fast":
         raise ValueError(f"there is no {how} form of {type(learner).__name__} here; try --unroll auto")
-    return "plain", None
+    return "graph" if graph else "plain", None
 
 
-def make_optimizer(learner: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+def make_optimizer(learner: Any, config: TrainingConfig) -> torch.optim.Optimizer:
     """RMSprop as the paper's supplement 9.0.1 sets it."""
     return torch.optim.RMSprop(
         learner.parameters(), lr=config.learning_rate, alpha=config.decay, momentum=config.momentum
@@ -151,51 +169,52 @@ def train(
     Raises NonFiniteLoss, CheckpointError if the folder's checkpoint is damaged or of another run, and ValueError if the
     processes cannot share a minibatch equally or are not of the same run.
     """
-    identity = json.loads(json.dumps({"training": to_dict(config), **(identity or {})}))
+    identity = full_identity(config, identity)
     distributed.check_divides(config.batch_size)
     if distributed.size() > 1 and not config.wipe_memory:
         raise ValueError("a memory that is not wiped belongs to one process; train this run without torchrun")
     if distributed.any_process(distributed.in_first(lambda: identity) != identity):
         raise ValueError("the processes have different configs or data; give all machines the same data and arguments")
     optimizer = make_optimizer(learner, config)
-    first, seconds, log, trained_by, memory = _resume(folder, learner, optimizer, identity)
-    unroll, unroll_steps = pick_unroll(learner, unroll, config.updates)
+    first, seconds, log, trained_by, memory = resume(folder, learner, optimizer, identity)
+    # A graph holds one shape of batch and carries nothing from one to the next.
+    capturable = config.wipe_memory and distributed.size() == 1 and hasattr(task.train, "draw")
+    unroll, unroll_steps = pick_unroll(learner, unroll, config.updates, capturable)
     model = distributed.parallel(learner)
     processes = {"from_update": first + 1, "unroll": unroll, "processes": distributed.size(), **(provenance or {})}
     trained_by = [*trained_by, processes]
     started, tally = time.monotonic() - seconds, task.tally()
-    first_bad = torch.full((), config.updates + 1, device=task.device)
+
+    def outputs(batch: Any) -> Tensor:
+        nonlocal memory
+        if config.wipe_memory:
+            return model(batch.xs, batch.ys, unroll_steps)
+        predicted, state = learner.episode(batch.xs, batch.ys, memory, unroll_steps)
+        memory = learner.carry_over(state)
+        return predicted
+
+    clip = partial(nn.utils.clip_grad_norm_, list(learner.parameters()), config.clip)
+    one_update = Update(outputs, optimizer, task.loss, clip, tally, *counters(first, task.device))
+    step = None
+    if unroll in GRAPHS:
+        compose = task.train.compose
+        step = WholeStep(one_update, [task.train], lambda drawn: compose(*drawn), config.batch_size, capture=True)
     learner.train()
     update = first
     hidden = not (progress and distributed.is_first())
     bar = tqdm(total=config.updates, initial=first, disable=hidden, unit="update", dynamic_ncols=True)
     with bar:
         for update in range(first + 1, config.updates + 1):
-            batch = distributed.own_rows(task.train.batch(update, config.batch_size))
-            if config.wipe_memory:
-                logits = model(batch.xs, batch.ys, unroll_steps)
+            if step:
+                step([update])
             else:
-                logits, state = learner.episode(batch.xs, batch.ys, memory, unroll_steps)
-                memory = learner.carry_over(state)
-            loss = task.loss(logits, batch)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(learner.parameters(), config.clip)
-            optimizer.step()
-            # Stays on the device: asking for the value here would make a GPU wait at every update.
-            finite = torch.isfinite(loss.detach()) & torch.isfinite(norm)
-            first_bad = torch.where(finite, first_bad, first_bad.clamp(max=update))
-            tally.add(logits.detach(), batch, loss)
+                one_update(distributed.own_rows(task.train.batch(update, config.batch_size)))
             bar.update()
 
             out_of_time = until < math.inf and distributed.any_process(time.monotonic() > until)
             log_now = update % config.log_every == 0 or update == config.updates
-            if (log_now or out_of_time) and (bad := distributed.lowest(first_bad)) <= config.updates:
-                raise NonFiniteLoss(
-                    f"the loss or its gradient was not finite at update {int(bad)}; the weights saved before it "
-                    "are kept. "
-                    f"Config: {json.dumps(identity)}"
-                )
+            if log_now or out_of_time:
+                refuse_non_finite(distributed.lowest(one_update.first_bad).item(), config, identity)
             if log_now:
                 line = {"update": update, "seconds": time.monotonic() - started, **distributed.summed(tally).summary()}
                 if update % config.validate_every == 0 or update == config.updates:
@@ -206,10 +225,10 @@ def train(
                 log.append(line)
                 if on_log and distributed.is_first():
                     on_log(line)
-                tally = task.tally()
+                tally.reset()
             if update % config.checkpoint_every == 0 or update == config.updates:
                 state = (identity, update, time.monotonic() - started, log, trained_by, memory)
-                distributed.in_first(partial(_save, folder, learner, optimizer, *state))
+                distributed.in_first(partial(save, folder, learner, optimizer, *state))
             if out_of_time:
                 break
     learner.eval()
@@ -251,7 +270,22 @@ def evaluate(
     return distributed.summed(tally).summary()
 
 
-def _resume(folder, learner, optimizer, identity) -> tuple[int, float, list[dict[str, Any]], list[dict[str, Any]], Any]:
+def full_identity(config: TrainingConfig, identity: dict[str, Any] | None) -> dict[str, Any]:
+    """What a run is, as its checkpoint keeps it."""
+    return json.loads(json.dumps({"training": to_dict(config), **(identity or {})}))
+
+
+def refuse_non_finite(first_bad: int, config: TrainingConfig, identity: dict[str, Any]) -> None:
+    """Raises NonFiniteLoss if an update of the run was bad."""
+    if first_bad <= config.updates:
+        raise NonFiniteLoss(
+            f"the loss or its gradient was not finite at update {first_bad}; the weights saved before it are kept. "
+            f"Config: {json.dumps(identity)}"
+        )
+
+
+def resume(folder, learner, optimizer, identity) -> tuple[int, float, list[dict[str, Any]], list[dict[str, Any]], Any]:
+    """Updates, seconds, log, provenance and memory of the run in `folder`, if there is one; its weights are loaded."""
     details = distributed.in_first(partial(_saved_details, folder, identity))
     if details is None:
         return 0, 0.0, [], [], None
@@ -284,7 +318,8 @@ def _saved_details(folder, identity) -> dict[str, Any] | None:
     return details
 
 
-def _save(folder, learner, optimizer, identity, update, seconds, log, trained_by, memory) -> None:
+def save(folder, learner, optimizer, identity, update, seconds, log, trained_by, memory) -> None:
+    """Write checkpoint and log to `folder`, if there is one."""
     if folder is None:
         return
     details = {"identity": identity, "update": update, "seconds": seconds, "log": log, "trained_by": trained_by}

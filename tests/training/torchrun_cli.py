@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 from lib import cli
-from lib.experiments import mann
+from lib.experiments import omniglot
 from tests.experiments.made_up import made_up_characters
 
-real_config = mann.config
+real_profile = omniglot.in_profile
 
 
-def short(variant: str, profile: str) -> mann.OmniglotConfig:
-    config = real_config(variant, profile)
+def short(paper: omniglot.OmniglotConfig, profile: str) -> omniglot.OmniglotConfig:
+    config = real_profile(paper, profile)
     training = replace(
         config.training,
         updates=4,
@@ -24,5 +24,5 @@ def short(variant: str, profile: str) -> mann.OmniglotConfig:
 
 
 if __name__ == "__main__":
-    mann.config, mann.load_characters = short, made_up_characters
+    omniglot.in_profile, omniglot.load_characters = short, made_up_characters
     cli.main()
