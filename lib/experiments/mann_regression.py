@@ -23,14 +23,13 @@ from lib.config import to_dict
 from lib.experiments import mann_tables as tables
 from lib.experiments import runs
 from lib.experiments.base import Experiment, RunOptions
+from lib.experiments.mann import COSTS, PAPER
 from lib.methods.mann import MANN, MANNConfig
 from lib.report import Table
 from lib.tasks.gaussian_process import FunctionSampler, ProcessConfig, RegressionTask
 from lib.training import TrainingConfig, evaluate, pick_device
 from lib.training.checkpoint import CheckpointError
 
-PAPER = "Santoro et al. 2016"
-COSTS = {"smoke": "seconds", "short": "minutes", "paper": "hours on a CPU core"}
 DATA = {"name": "functions of a Gaussian process, drawn as needed", "sha256": "", "is_standin": False}
 EVALUATION_SEED = 0  # the same test episodes for every seed
 TEST_BATCH = 20

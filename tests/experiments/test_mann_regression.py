@@ -97,8 +97,9 @@ def test_a_run_of_figure_5_records_likelihoods_and_predictions_on_a_grid(book):
     assert f"1st {first:.2f} (exact GP {exact:.2f})" in shown
 
 
-def test_the_predictions_on_a_grid_are_those_of_a_whole_episode(book):
+def test_the_predictions_on_a_grid_are_those_of_a_whole_episode(book, monkeypatch):
     """The 21st output of an episode of 20 samples and a query is the prediction at that query."""
+    monkeypatch.setattr(regression, "GRID", 9)
     config = regression.in_profile(regression.FIGURE5["1d"], "smoke")
     task = regression.build_task(config, 0, torch.device("cpu"))
     learner = runs.fresh(lambda: MANN(config.learner), 0)
@@ -195,3 +196,16 @@ def test_a_learner_that_predicts_the_prior_scores_as_the_prior_does():
     assert ours[0] == pytest.approx(exact[0], abs=1e-4)
     assert ours[-1] > exact[-1] + 1
     assert metrics["mean_r2"] == pytest.approx(0, abs=0.3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_gpu_is_tested_on_the_same_functions_and_scores_the_same():
+    config = replace(regression.FIGURE5["1d"], test_batches=1)
+    learner = runs.fresh(lambda: MANN(config.learner), 0)
+    tasks = [regression.build_task(config, 0, torch.device(name)) for name in ("cpu", "cuda")]
+    assert torch.equal(tasks[0].test.batch(2, 3).ys, tasks[1].test.batch(2, 3).ys.cpu())
+    expected = regression.test_scores(config, tasks[0], learner, progress=False)
+    found = regression.test_scores(config, tasks[1], learner.cuda(), progress=False)
+    for name in ("negative_log_likelihood", "gp_negative_log_likelihood"):
+        assert found[name] == pytest.approx(expected[name], abs=1e-3)
+    assert found["mean_r2"] == pytest.approx(expected["mean_r2"], abs=1e-3)
