@@ -123,11 +123,18 @@ def describe_record(record: Record) -> str:
     """One or two lines on what a run gave."""
     if not record.metrics:
         return f"  stopped at update {record.updates}; the same command goes on from there"
-    accuracy = record.metrics["accuracy"]
-    shown = ", ".join(
-        f"{ordinal(k)} {a:.1%}" for k, a in enumerate(accuracy, 1) if a is not None and k in (1, 2, 3, 4, 5, 10)
-    )
-    return f"  test accuracy by instance: {shown}\n  {note_on([record])}; recorded as {record.name}.json"
+    if "negative_log_likelihood" in record.metrics:
+        ours, exact = record.metrics["negative_log_likelihood"], record.metrics["gp_negative_log_likelihood"]
+        shown = "test negative log-likelihood by sample, in nats: " + ", ".join(
+            f"{ordinal(k)} {ours[k - 1]:.2f} (exact GP {exact[k - 1]:.2f})" for k in (1, 5, 20, 50) if k <= len(ours)
+        )
+    else:
+        shown = "test accuracy by instance: " + ", ".join(
+            f"{ordinal(k)} {a:.1%}"
+            for k, a in enumerate(record.metrics["accuracy"], 1)
+            if a is not None and k in (1, 2, 3, 4, 5, 10)
+        )
+    return f"  {shown}\n  {note_on([record])}; recorded as {record.name}.json"
 
 
 def experiment_list(experiments: Iterable) -> str:

@@ -111,6 +111,34 @@ def _better_than(ours: Record, other: Record) -> tuple[str, str]:
     return verdict, f"test, 2nd instance: {_percent(a)} against {_percent(b)}"
 
 
+def _tracks_function(record: Record) -> tuple[str, str]:
+    r2, rank, gp_rank = (
+        record.metrics[name] for name in ("mean_r2", "distance_correlation", "gp_distance_correlation")
+    )
+    mean_tracks, variance_grows = r2 >= 0.9, rank >= gp_rank / 2
+    verdict = HOLDS if mean_tracks and variance_grows else IN_PART if mean_tracks or variance_grows else FAILS
+    return verdict, (
+        f"R² of MANN's means against the exact process's {r2:.3f}; rank correlation of the variance with the distance "
+        f"to the nearest sample {rank:.2f}, the exact process's {gp_rank:.2f}"
+    )
+
+
+def _tracks_likelihood(*records: Record) -> tuple[str, str]:
+    verdicts, numbers = [], []
+    for record in records:
+        ours, exact = (record.metrics[name] for name in ("negative_log_likelihood", "gp_negative_log_likelihood"))
+        early, late = sum(ours[:5]) / 5, sum(ours[-10:]) / 10
+        exact_early, exact_late = sum(exact[:5]) / 5, sum(exact[-10:]) / 10
+        share = (early - late) / (exact_early - exact_late)
+        verdicts.append(HOLDS if share >= 0.75 else IN_PART if share >= 0.25 else FAILS)
+        numbers.append(
+            f"{record.variant.replace('d', '-D')}: from {early:.2f} to {late:.2f} nats, exact process from "
+            f"{exact_early:.2f} to {exact_late:.2f}, {_percent(share)} of its fall"
+        )
+    verdict = verdicts[0] if len(set(verdicts)) == 1 else IN_PART
+    return verdict, "; ".join(numbers)
+
+
 CLAIMS = (
     Claim(
         "Table 1",
@@ -174,5 +202,19 @@ CLAIMS = (
         "no drop of more than 10 points between neighbours, and 20% or more with the fewest; in part: no such drop",
         (("mann.figure4", "mann"),),
         _decays_gradually,
+    ),
+    Claim(
+        "Figure 5",
+        "in 1-D the predicted mean tracks the function after 20 samples, and the variance grows away from the data",
+        "R² of 0.9 between the means; half the exact process's rank correlation of variance and distance; in part: one",
+        (("mann.figure5", "1d"),),
+        _tracks_function,
+    ),
+    Claim(
+        "Figure 6",
+        "in 2-D and 3-D the likelihood follows the exact Gaussian process's over an episode",
+        "the fall from the first 5 to the last 10 samples is 75% of the exact process's; in part: 25%",
+        (("mann.figure6", "2d"), ("mann.figure6", "3d")),
+        _tracks_likelihood,
     ),
 )

@@ -3,6 +3,7 @@
 from lib import ledger, report
 
 PROFILES_SHOWN = ("paper", "short")
+SAMPLES = (1, 5, 10, 20, 30, 40, 50)  # of an episode, in the tables of regression
 TABLE1_LABELS = {"feedforward": "feed-forward", "lstm": "LSTM", "mann": "MANN"}
 TABLE2_LABELS = {
     ("knn-raw-pixels", "none"): ("knn-raw", "nearest neighbour, raw pixels"),
@@ -151,6 +152,57 @@ def figure4() -> report.Table:
 def _last_classes(record: ledger.Record) -> int:
     curriculum = record.config["curriculum"]
     return curriculum["first"] + (record.updates - 1) // curriculum["every"]
+
+
+def figure5() -> report.Table:
+    """Figure 5 as numbers: likelihoods, MANN's means beside the exact GP's, variances beside distances to samples."""
+    shape = "the GP's mean, R²", "variance with distance, Spearman"
+    rows = []
+    for record in _regression_records("mann.figure5", "1d"):
+        metrics = record.metrics
+        mann = f"{metrics['mean_r2']:.2f}", f"{metrics['distance_correlation']:.2f}"
+        rows += _likelihood_rows(record, "1-D", mann, ("1", f"{metrics['gp_distance_correlation']:.2f}"))
+    rows = rows or [report.Row("1-D, MANN", "ours", (), report.NOT_RUN)]
+    caption = (
+        "Functions of one number: negative log-likelihood of the k-th sample in nats, 100 test episodes; after 20 "
+        "samples, how far MANN's means follow the GP's, and how far a predicted variance grows with the distance to "
+        "the nearest sample (Santoro et al. 2016, figure 5)"
+    )
+    return report.Table(caption, (*(report.ordinal(k) for k in SAMPLES), *shape), tuple(rows))
+
+
+def figure6() -> report.Table:
+    """Figure 6 as numbers: negative log-likelihood by sample of MANN and of the exact GP."""
+    rows = []
+    for variant, label in {"2d": "2-D", "3d": "3-D"}.items():
+        records = _regression_records("mann.figure6", variant)
+        rows += [row for record in records for row in _likelihood_rows(record, label)]
+        if not records:
+            rows.append(report.Row(f"{label}, MANN", "ours", (), report.NOT_RUN))
+    caption = (
+        "Functions of two and of three numbers: negative log-likelihood of the k-th sample in nats, 100 test episodes "
+        "(Santoro et al. 2016, figure 6)"
+    )
+    return report.Table(caption, tuple(report.ordinal(k) for k in SAMPLES), tuple(rows))
+
+
+def _regression_records(experiment: str, variant: str) -> list[ledger.Record]:
+    return [record for profile in PROFILES_SHOWN for record in ledger.load_records(experiment, variant, profile)]
+
+
+def _likelihood_rows(
+    record: ledger.Record, label: str, mann: tuple[str, ...] = (), gp: tuple[str, ...] = ()
+) -> list[report.Row]:
+    """MANN and the exact GP on the same test episodes; `mann` and `gp` are further cells."""
+
+    def cells(score: str) -> tuple[str, ...]:
+        return tuple(f"{record.metrics[score][k - 1]:.2f}" for k in SAMPLES)
+
+    source = f"ours, {record.profile}, seed {record.seed}"
+    return [
+        report.Row(f"{label}, MANN", source, cells("negative_log_likelihood") + mann, report.note_on([record])),
+        report.Row(f"{label}, exact GP", source, cells("gp_negative_log_likelihood") + gp, "the same test episodes"),
+    ]
 
 
 def readings() -> report.Table:

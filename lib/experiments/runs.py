@@ -135,18 +135,22 @@ def run_together(runs: Sequence[Run]) -> list[ledger.Record]:
 
 
 def curve_of(log: list[dict[str, Any]]) -> dict[str, Any]:
-    """The training log as columns: update, loss, accuracy by instance, and validations at their own updates."""
+    """The training log as columns: update, loss, the task's score, and validations at their own updates.
+
+    The score is accuracy by instance, or negative log-likelihood by sample for a regression.
+    """
+    score = "negative_log_likelihood" if log and "negative_log_likelihood" in log[0] else "accuracy"
 
     def rounded(summary: dict[str, Any]) -> list[float | None]:
-        return [None if a is None else round(a, 4) for a in summary.get("accuracy", [])]
+        return [None if value is None else round(value, 4) for value in summary.get(score, [])]
 
     validated = [line for line in log if "validation" in line]
     return {
         "update": [line["update"] for line in log],
         "loss": [round(line["loss"], 5) for line in log],
-        "accuracy": [rounded(line) for line in log],
+        score: [rounded(line) for line in log],
         "validation_update": [line["update"] for line in validated],
-        "validation_accuracy": [rounded(line["validation"]) for line in validated],
+        f"validation_{score}": [rounded(line["validation"]) for line in validated],
     }
 
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.tasks.labels import CHARACTERS, LETTERS, STRINGS, OneHot, Strings, make_labels
+from lib.tasks.labels import CHARACTERS, LETTERS, SMALLEST_VARIANCE, STRINGS, OneHot, Real, Strings, make_labels
 from tests.cases import random_cases, seeds
 
 
@@ -82,6 +82,38 @@ def test_one_hot_labels_are_the_classes():
         False,
     ]
     assert (labels.width, labels.outputs) == (3, 3)
+
+
+@random_cases(30)
+@given(seeds, st.integers(1, 4), st.integers(1, 5))
+def test_the_loss_of_numbers_is_minus_the_log_of_the_normal_density(seed, size, length):
+    random = torch.Generator().manual_seed(seed)
+    outputs = 3 * torch.randn(size, length, 2, generator=random, dtype=torch.float64)
+    ys = torch.randn(size, length, generator=random, dtype=torch.float64)
+    labels, total = Real(), 0.0
+    found = labels.negative_log_likelihood(outputs, ys)
+    for b in range(size):
+        for t in range(length):
+            mean, raw = outputs[b, t].tolist()
+            variance = math.log1p(math.exp(raw)) + SMALLEST_VARIANCE
+            density = math.exp(-((ys[b, t].item() - mean) ** 2) / (2 * variance)) / math.sqrt(2 * math.pi * variance)
+            if density > 1e-300:
+                assert found[b, t].item() == pytest.approx(-math.log(density), rel=1e-9, abs=1e-9)
+            total += found[b, t].item()
+    assert labels.loss(outputs, ys).item() == pytest.approx(total / (size * length), rel=1e-9)
+
+
+def test_predictions_of_numbers_are_a_mean_and_a_variance_above_0():
+    outputs = torch.tensor([[0.5, -200.0], [-2.0, 0.0], [0.0, 200.0]])
+    mean, variance = Real().predict(outputs).unbind(-1)
+    assert mean.tolist() == [0.5, -2.0, 0.0]
+    assert variance.tolist() == pytest.approx([SMALLEST_VARIANCE, math.log(2) + SMALLEST_VARIANCE, 200.0001])
+
+
+def test_a_number_is_told_as_it_is():
+    labels = make_labels("real", 9)
+    assert (labels, labels.width, labels.outputs) == (Real(), 1, 2)
+    assert labels.encode(torch.tensor([[0.5, -2.0]])).tolist() == [[[0.5], [-2.0]]]
 
 
 def test_labels_of_a_kind_that_does_not_exist_are_an_error_that_lists_those_that_do():
