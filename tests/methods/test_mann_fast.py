@@ -26,7 +26,7 @@ needs_a_compiler = pytest.mark.skipif(not kernels.compiler(), reason="needs a C 
 @needs_a_compiler
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_where_there_is_a_compiler_there_is_a_kernel(dtype):
-    kernels.load("lrua", dtype)
+    kernels.load("mann", dtype)
 
 
 # Also sizes at which the kernel's blocks of 16 slots are whole, or leave a rest.
@@ -179,7 +179,7 @@ def test_where_nothing_compiles_the_plain_form_runs_and_the_log_says_why(nothing
         assert fast_unroll(MANN(TINY)) is None
         assert fast_unroll(MANN(TINY)) is None
     assert len(caplog.records) == 1
-    assert "lrua.c cannot be built" in caplog.text
+    assert "mann.c cannot be built" in caplog.text
     assert pick_unroll(MANN(TINY), "auto", 10) == ("plain", None)
 
 
@@ -211,6 +211,6 @@ def test_a_damaged_kernel_says_which_file_to_delete(nothing_built, monkeypatch, 
 
 @needs_a_compiler
 def test_a_loaded_kernel_leaves_the_process_its_denormal_numbers(nothing_built):
-    kernels.load("lrua")
+    kernels.load("mann")
     assert 5e-324 / 1 > 0.0
     assert (torch.tensor(1e-310, dtype=torch.float64) * 0.5).item() > 0.0
