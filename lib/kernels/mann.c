@@ -41,10 +41,15 @@ INLINE void multiply(int64_t rows, int64_t depth, int64_t columns, const REAL *x
     Vector sums[rows][COLUMNS / LANES];
     for (int64_t r = 0; r < rows; r++)
         for (int64_t c = 0; c < COLUMNS / LANES; c++) sums[r][c] = (Vector){0};
-    for (int64_t k = 0; k < depth; k++)
+    for (int64_t k = 0; k < depth; k++) {
+        Vector weights[COLUMNS / LANES];
+        for (int64_t c = 0; c < COLUMNS / LANES; c++) {
+            weights[c] = get(panel + k * COLUMNS + c * LANES);
+            IN_REGISTER(weights[c]);
+        }
         for (int64_t r = 0; r < rows; r++)
-            for (int64_t c = 0; c < COLUMNS / LANES; c++)
-                sums[r][c] += x[r * x_stride + k] * get(panel + k * COLUMNS + c * LANES);
+            for (int64_t c = 0; c < COLUMNS / LANES; c++) sums[r][c] += x[r * x_stride + k] * weights[c];
+    }
     for (int64_t r = 0; r < rows; r++) {
         if (columns == COLUMNS)
             for (int64_t c = 0; c < COLUMNS / LANES; c++)
