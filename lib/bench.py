@@ -1,24 +1,46 @@
-"""Benchmarks: ratios of two ways of doing the same thing, measured side by side in one run."""
+"""Benchmarks: ways of doing the same thing, measured side by side in one run, and what bounds them.
 
+A measurement can be kept, `data/bench/<method>-<device>.json`; the book shows what is kept, with `load` and `table`.
+"""
+
+import json
 import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from lib import ledger
+from lib.atomic import write_atomically
 from lib.experiments import omniglot
 from lib.experiments.mann import TABLE1
-from lib.methods.online import CHUNK
+from lib.ledger import LedgerError
+from lib.methods.mann import MANNConfig
+from lib.methods.online import CHUNK, OnlineLearner
+from lib.report import Row, Table, text_table
+from lib.tasks.classification import ClassificationTask
+from lib.tasks.episodes import EpisodeSampler
 from lib.tasks.images import MAX_ANGLE, MAX_SHIFT, ORIGINAL_SIZE, SIZE, ImageBank
 from lib.training.loop import make_optimizer, pick_unroll
 
-BATCH = 16
 BATCHES = (16, 64)
+SCALES = {"steps": (25, 50, 100, 200), "slots": (32, 64, 128, 256, 512), "classes": (5, 25, 50, 100)}
+SCALE_TITLES = {
+    "steps": "steps of an episode",
+    "slots": "slots of the memory",
+    "classes": "classes of an episode, each a number more in the input",
+}
+STEP_BY_STEP, PLAIN, FAST = "step by step", "plain, inputs projected at once", "fast, derivative by hand"
+COMPILED = f"compiled, {CHUNK} steps at a time"
+SQUARE = 1024  # rows of the matrices whose product shows what the machine can do
+FOLDER = ledger.ROOT / "data" / "bench"
+FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -37,7 +59,88 @@ class Measurement:
         return statistics.median(self.seconds)
 
 
-def measure(ways: dict[str, Callable[[], object]], repetitions: int, device: torch.device) -> list[Measurement]:
+@dataclass(frozen=True)
+class Comparison:
+    """Several ways of doing the same thing, timed in turns; ratios are to the first."""
+
+    title: str
+    unit: str
+    amount: int
+    """Units that one call does."""
+    ways: tuple[Measurement, ...]
+    flops: float | None = None
+    """Of the matrix products of one call, where they are counted."""
+
+    def ratio(self, way: Measurement) -> float:
+        """How many times faster than the first way, by the medians."""
+        return self.ways[0].median / way.median
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What an update takes as one size grows and all others stay."""
+
+    size: str
+    """Which: a key of `SCALES`."""
+    way: str
+    values: tuple[int, ...]
+    ways: tuple[Measurement, ...]
+    """One for each value."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One run of a benchmark."""
+
+    method: str
+    machine: dict[str, Any]
+    commit: str | None
+    flops_per_second: float
+    """What the machine reaches in the product of two large matrices."""
+    comparisons: tuple[Comparison, ...]
+    scalings: tuple[Scaling, ...]
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one update of a MANN asks for, counted from its sizes; the sampling and the optimizer are left out."""
+
+    products: int
+    """Floating-point operations of the products with weight matrices, forward and backward."""
+    memory: int
+    """Floating-point operations of the products with the memory: similarities, reads and writes."""
+    memory_bytes: int
+    """What a step's memory makes a processor read and write at least: it, and in the derivative two of its size."""
+    dependent_steps: int
+    """Steps that must follow each other: each waits for what the last one read."""
+
+
+def work(config: MANNConfig, batch: int, steps: int, bytes_of_number: int = 4) -> Work:
+    """Count an update's work. A product of (a, b) with (b, c) matrices is 2abc operations.
+
+    A derivative costs two products for each one, by the weights and by what they were multiplied with; the inputs need
+    none, and nor does the state before the first step.
+    """
+    stored = config.reads * config.width
+    lstm = config.controller == "lstm"
+    gates = config.hidden * (4 if lstm else 1)
+    from_input = (config.features + config.classes) * gates
+    from_state = (stored + (config.hidden if lstm else 0)) * gates
+    to_keys = config.hidden * stored * (2 if config.keys == "separate" else 1)
+    to_gate = config.hidden * config.reads if config.gate == "dynamic" else 0
+    to_logits = (config.hidden + stored) * config.classes
+    per_step = 2 * from_input + 3 * (from_state + to_keys + to_gate + to_logits)
+    size = config.slots * config.width
+    return Work(
+        products=2 * batch * (steps * per_step - from_state),
+        memory=2 * batch * steps * 3 * 3 * config.reads * size,
+        memory_bytes=batch * steps * (2 + 4) * size * bytes_of_number,
+        dependent_steps=2 * steps,
+    )
+
+
+def measure(ways: dict[str, Callable[[], object]], repetitions: int, device: torch.device) -> tuple[Measurement, ...]:
     """Time several ways in turns, so that a busy machine slows all of them alike."""
 
     def timed(way: Callable[[], object]) -> float:
@@ -52,81 +155,189 @@ def measure(ways: dict[str, Callable[[], object]], repetitions: int, device: tor
     for _ in range(repetitions):
         for name, way in ways.items():
             seconds[name].append(timed(way))
-    return [Measurement(name, tuple(seconds[name]), first[name]) for name in ways]
+    return tuple(Measurement(name, tuple(seconds[name]), first[name]) for name in ways)
 
 
-def describe(title: str, measurements: list[Measurement], unit: str, amount: int) -> str:
-    """A small table: each way's rate, its ratio to the first way, and the spread of its repetitions."""
-    base = measurements[0].median
-    lines = [title]
-    for m in measurements:
-        low, high = min(m.seconds), max(m.seconds)
-        lines.append(
-            f"  {m.name:<34} {amount / m.median:9.1f} {unit}/s   ratio {base / m.median:5.2f}   "
-            f"{1000 * low:.1f} to {1000 * high:.1f} ms   first call {m.first:.1f} s"
-        )
-    return "\n".join(lines)
+def bench_mann(
+    device: torch.device,
+    repetitions: int,
+    compile: bool,
+    config: omniglot.OmniglotConfig | None = None,
+    batches: tuple[int, ...] = BATCHES,
+    scales: dict[str, tuple[int, ...]] = SCALES,
+) -> Bench:
+    """The sampling of a minibatch and the whole training step of MANN on random drawings, and how its cost grows.
 
-
-def bench_mann(device: torch.device, repetitions: int, compile: bool) -> str:
-    """The sampling of a minibatch and the whole training step of MANN at the paper's sizes, on random drawings."""
-    config = TABLE1["mann"]
-    drawings = (np.random.default_rng(0).random((100, 20, ORIGINAL_SIZE, ORIGINAL_SIZE)) < 0.1).astype(np.uint8)
+    config: the paper's, unless given.
+    """
+    config = config or TABLE1["mann"]
+    drawings = random_drawings()
     bank = ImageBank(drawings, device)
-    sampler = omniglot.EpisodeSampler(bank, config.episodes, seed=0, stream="bench")
+    sampler = EpisodeSampler(bank, config.episodes, seed=0, stream="bench")
 
     def one_by_one() -> None:
-        for i in range(BATCH * config.episodes.length):
+        for i in range(batches[0] * config.episodes.length):
             _draw_with_pil(drawings[i % 100, i % 20], MAX_ANGLE * (i % 3 - 1), MAX_SHIFT * (i % 5 - 2) / 2, i % 4)
 
-    sampling = measure(
-        {"image by image, with PIL": one_by_one, "as one batch": lambda: sampler.batch(0, BATCH)}, repetitions, device
-    )
+    sampling = {"image by image, with PIL": one_by_one, "as one batch": lambda: sampler.batch(0, batches[0])}
+    title = f"a minibatch of {batches[0]} episodes, drawn and augmented"
+    comparisons = [Comparison(title, "episodes", batches[0], measure(sampling, repetitions, device))]
 
-    def step(how: str, size: int) -> Callable[[], object]:
-        learner = omniglot.build_learner(config, 0).to(device)
-        optimizer = make_optimizer(learner, config.training)
-        _, unroll = pick_unroll(learner, how, config.training.updates)
-        task = omniglot.ClassificationTask(sampler, sampler, sampler, learner.labels)
-
-        def update() -> None:
-            batch = sampler.batch(0, size)
-            loss = task.loss(learner(batch.xs, batch.ys, unroll), batch)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(learner.parameters(), config.training.clip)
-            optimizer.step()
-
-        return update
-
-    names = {"plain": "plain"}
+    names = {"step": STEP_BY_STEP, "plain": PLAIN}
     if omniglot.build_learner(config, 0).to(device).fast_unroll():
-        names["fast"] = "fast, derivative by hand"
+        names["fast"] = FAST
     if compile:
-        names["compiled"] = f"compiled, {CHUNK} steps at a time"
-    training = {
-        size: measure({name: step(how, size) for how, name in names.items()}, repetitions, device) for size in BATCHES
-    }
-    machine = ", ".join(f"{key} {value}" for key, value in ledger.describe_machine(device).items())
-    return "\n".join(
-        [
-            machine,
-            describe(f"a minibatch of {BATCH} episodes, drawn and augmented", sampling, "episodes", BATCH),
-            *(
-                describe(f"an update of MANN, batch {size}", found, "episodes", size)
-                for size, found in training.items()
-            ),
-            *_on_gpu(config, sampler, repetitions, compile),
-        ]
+        names["compiled"] = COMPILED
+    for size in batches:
+        ways = {name: updating(config, how, sampler, size) for how, name in names.items()}
+        found = measure(ways, repetitions, device)
+        flops = work(config.learner, size, config.episodes.length).products
+        comparisons.append(Comparison(f"an update of MANN, batch {size}", "episodes", size, found, flops))
+
+    square = torch.ones(SQUARE, SQUARE, device=device)
+    (product,) = measure({"product": lambda: square @ square}, max(repetitions, 10), device)
+    best = "fast" if "fast" in names else "plain"
+    return Bench(
+        method="mann",
+        machine=ledger.describe_machine(device),
+        commit=ledger.code_commit(),
+        flops_per_second=2 * SQUARE**3 / product.median,
+        comparisons=tuple(comparisons),
+        scalings=tuple(
+            _scaling(config, size, values, bank, best, names[best], batches[0], repetitions)
+            for size, values in scales.items()
+        ),
     )
 
 
-def _on_gpu(config, sampler, repetitions: int, compile: bool) -> list[str]:
-    if sampler.bank.device.type != "cuda":
-        return []
-    from lib.bench_gpu import bench_on_gpu, ways_on_gpu  # it imports this module
+def random_drawings() -> np.ndarray:
+    """100 classes of 20 drawings, uint8 (100, 20, 105, 105): what is in them does not matter for the time."""
+    return (np.random.default_rng(0).random((100, 20, ORIGINAL_SIZE, ORIGINAL_SIZE)) < 0.1).astype(np.uint8)
 
-    return [bench_on_gpu(config, sampler, repetitions, ways_on_gpu(compile))]
+
+def updating(
+    config: omniglot.OmniglotConfig, how: str, sampler: EpisodeSampler, size: int, draw_anew: bool = True
+) -> Callable[[], float]:
+    """A new learner's training step, to be called again and again: a minibatch, forward, backward, optimizer.
+
+    how: `step`, one step at a time, or a name that `pick_unroll` knows. draw_anew: else all updates have one minibatch.
+    What is returned gives the loss.
+    """
+    learner = omniglot.build_learner(config, 0).to(sampler.bank.device)
+    optimizer = make_optimizer(learner, config.training)
+    forward = learner.step_by_step if how == "step" else _with_unroll(learner, how, config.training.updates)
+    task = ClassificationTask(sampler, sampler, sampler, learner.labels)
+    drawn = None if draw_anew else sampler.batch(0, size)
+    done = 0
+
+    def update() -> float:
+        nonlocal done
+        done += 1
+        batch = drawn or sampler.batch(done, size)
+        loss = task.loss(forward(batch.xs, batch.ys), batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(learner.parameters(), config.training.clip)
+        optimizer.step()
+        return loss.item()
+
+    return update
+
+
+def _with_unroll(learner: OnlineLearner, how: str, updates: int) -> Callable:
+    _, unroll = pick_unroll(learner, how, updates)
+    return lambda xs, ys: learner(xs, ys, unroll)
+
+
+def _scaling(
+    config: omniglot.OmniglotConfig,
+    size: str,
+    values: tuple[int, ...],
+    bank: ImageBank,
+    how: str,
+    name: str,
+    batch: int,
+    repetitions: int,
+) -> Scaling:
+    """An update's time without the sampling, at each value of one size."""
+    ways = {}
+    for value in values:
+        episodes, learner = config.episodes, config.learner
+        if size == "steps":
+            episodes = replace(episodes, length=value)
+        elif size == "slots":
+            learner = replace(learner, slots=value)
+        else:
+            episodes, learner = replace(episodes, classes=value), replace(learner, classes=value)
+        sampler = EpisodeSampler(bank, episodes, seed=0, stream="bench")
+        scaled = replace(config, episodes=episodes, learner=learner)
+        ways[str(value)] = updating(scaled, how, sampler, batch, draw_anew=False)
+    return Scaling(size, name, values, measure(ways, repetitions, bank.device))
+
+
+def save(bench: Bench, folder: Path = FOLDER) -> Path:
+    """Keep a measurement in place of the last one on the same device. Raises LedgerError if it cannot be written."""
+    path = folder / f"{bench.method}-{bench.machine['device']}.json"
+    try:
+        write_atomically(path, lambda file: file.write(json.dumps(asdict(bench)).encode() + b"\n"))
+    except OSError as error:
+        raise LedgerError(f"the measurement {path} cannot be written: {error.strerror or error}; make room") from error
+    return path
+
+
+def load(method: str, device: str = "cpu", folder: Path = FOLDER) -> Bench:
+    """The kept measurement of a method on a kind of device. Raises LedgerError if there is none, or it is damaged."""
+    path = folder / f"{method}-{device}.json"
+
+    def measurement(found: dict[str, Any]) -> Measurement:
+        return Measurement(found["name"], tuple(found["seconds"]), found["first"])
+
+    def ways(found: dict[str, Any]) -> dict[str, Any]:
+        return found | {"ways": tuple(measurement(way) for way in found["ways"])}
+
+    try:
+        content = json.loads(path.read_text())
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']}, expected {FORMAT}")
+        comparisons = tuple(Comparison(**ways(found)) for found in content["comparisons"])
+        scalings = tuple(Scaling(**ways(found) | {"values": tuple(found["values"])}) for found in content["scalings"])
+        return Bench(**content | {"comparisons": comparisons, "scalings": scalings})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        again = f"python -m lib bench {method} --device {device} --save"
+        raise LedgerError(f"{path} is not a measurement ({error}); make it with: {again}") from error
+
+
+def table(bench: Bench) -> Table:
+    """A measurement as a table: rates, ratios, spread, and the time that the matrix products alone would need."""
+    rows = []
+    for comparison in bench.comparisons:
+        for way in comparison.ways:
+            low, high = 1000 * min(way.seconds), 1000 * max(way.seconds)
+            least = comparison.flops and comparison.flops / bench.flops_per_second
+            cells = (
+                f"{comparison.amount / way.median:.1f} {comparison.unit}/s",
+                f"{comparison.ratio(way):.2f}",
+                f"{1000 * way.median:.1f} ms, {low:.1f} to {high:.1f}",
+                f"{way.median / least:.1f}" if least else "–",
+                f"{way.first:.1f} s",
+            )
+            rows.append(Row(way.name, comparison.title, cells))
+    machine = ", ".join(f"{key} {value}" for key, value in bench.machine.items())
+    caption = (
+        f"{machine}, commit {bench.commit or 'unknown'}; products of large matrices reach "
+        f"{bench.flops_per_second / 1e9:.0f} GFLOP/s"
+    )
+    return Table(caption, ("rate", "ratio", "median and spread", "times the products alone", "first call"), tuple(rows))
+
+
+def describe(bench: Bench) -> str:
+    """All of a measurement as text."""
+    lines = [text_table(table(bench))]
+    for scaling in bench.scalings:
+        times = zip(scaling.values, scaling.ways, strict=True)
+        growth = ", ".join(f"{value}: {1000 * way.median:.1f} ms" for value, way in times)
+        lines.append(f"an update by {SCALE_TITLES[scaling.size]} ({scaling.way}): {growth}")
+    return "\n".join(lines)
 
 
 def _draw_with_pil(drawing: np.ndarray, angle: float, shift: float, turns: int) -> np.ndarray:

@@ -4,16 +4,25 @@ from dataclasses import replace
 
 import torch
 
-from lib.bench import Measurement
+from lib.bench import Measurement, random_drawings
 from lib.experiments import omniglot
+from lib.experiments.mann import TABLE1
 from lib.tasks.classification import ClassificationTask
 from lib.tasks.episodes import EpisodeSampler
+from lib.tasks.images import ImageBank
 from lib.training import train
 from lib.training.stacked import train_together
 
 UPDATES = 50  # in one repetition
 PAPER_UPDATES = 100_000
 NAMES = {"plain": "step by step", "compiled": "compiled", "graph": "graph", "compiled-graph": "graph of compiled steps"}
+
+
+def bench_mann_on_gpu(device: torch.device, repetitions: int, compile: bool) -> str:
+    """All ways of training MANN on a GPU, at the paper's sizes, on random drawings."""
+    config = TABLE1["mann"]
+    sampler = EpisodeSampler(ImageBank(random_drawings(), device), config.episodes, seed=0, stream="bench")
+    return bench_on_gpu(config, sampler, repetitions, ways_on_gpu(compile))
 
 
 def bench_on_gpu(

@@ -9,7 +9,9 @@ import torch
 import tyro
 
 from lib import ledger, report
-from lib.bench import bench_mann
+from lib.bench import bench_mann, describe
+from lib.bench import save as save_bench
+from lib.bench_gpu import bench_mann_on_gpu
 from lib.data.store import DataError
 from lib.experiments import EXPERIMENTS, PROFILES, RunOptions, find_experiment
 from lib.ledger import LedgerError
@@ -214,6 +216,7 @@ def bench(
     threads: int | None = None,
     repetitions: int = 10,
     compile: bool = True,
+    save: bool = False,
 ) -> None:
     """Ratios of two ways of doing the same thing, measured side by side in one run.
 
@@ -223,12 +226,18 @@ def bench(
         threads: of PyTorch on the CPU.
         repetitions: of each way; the median is shown.
         compile: also the compiled training step, which takes a minute or two to compile.
+        save: keep the measurement in data/bench, for the book to show.
     """
     if method != "mann":
         raise ValueError(f"there is no benchmark of {method!r}; known: mann")
     if threads is not None:
         torch.set_num_threads(threads)
-    print(bench_mann(pick_device(device), repetitions, compile))
+    found = bench_mann(pick_device(device), repetitions, compile)
+    print(describe(found))
+    if found.machine["device"] == "cuda":
+        print(bench_mann_on_gpu(pick_device(device), repetitions, compile))
+    if save:
+        print(f"kept in {save_bench(found)}")
 
 
 def _is_complete(experiment: str, variant: str, profile: str, seed: int) -> bool:

@@ -46,7 +46,8 @@ def load(name: str, dtype: torch.dtype = torch.float32) -> ctypes.CDLL:
     if command is None:
         raise NoCompiler("there is no C compiler (cc, gcc or clang) on the path")
     flags = (*FLAGS, f"-DREAL={C_NAMES[dtype]}")
-    built_for = (source.read_bytes(), command, flags, _machine(), torch.__version__)
+    sources = [path.read_bytes() for path in sorted(source.parent.glob("*.[ch]"))]  # one may include another
+    built_for = (sources, command, flags, _machine(), torch.__version__)
     path = cache_dir() / "kernels" / f"{name}-{hashlib.sha256(repr(built_for).encode()).hexdigest()[:16]}.so"
     try:
         if not path.exists():
@@ -67,21 +68,16 @@ def available(name: str, dtype: torch.dtype = torch.float32) -> bool:
     return True
 
 
-def pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
-    """The address of a tensor's first element."""
-    return ctypes.c_void_p(tensor.data_ptr())
-
-
 def _build(compiler: tuple[str, ...], flags: tuple[str, ...], source: Path, path: Path) -> None:
     reason = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # moved when whole: others may build it too
             compiled, whole = Path(folder) / f"{path.stem}.o", Path(folder) / path.name
-            for tuning in (("-march=native",), ()):  # not every compiler knows the machine that it runs on
+            for tuning, libraries in _tunings():
                 # Linked apart, without the flags: -ffast-math at linking would flush denormals in the whole process.
                 compiling = [*compiler, *flags, *tuning, "-c", str(source), "-o", str(compiled)]
-                linking = [*compiler, "-shared", str(compiled), "-o", str(whole), "-lm"]
+                linking = [*compiler, "-shared", str(compiled), "-o", str(whole), "-lm", *libraries]
                 for command in (compiling, linking):
                     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
                     if done.returncode:
@@ -93,6 +89,20 @@ def _build(compiler: tuple[str, ...], flags: tuple[str, ...], source: Path, path
     except (OSError, subprocess.SubprocessError) as error:
         reason = str(error)
     raise NoCompiler(f"{source.name} cannot be built with {shlex.join(compiler)}: {reason}")
+
+
+def _tunings() -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Flags and libraries to build with, the fastest first: not every compiler knows OpenMP, or the machine.
+
+    Threads need the very OpenMP library that PyTorch runs on: a second one would bring threads that fight for the same
+    cores. Where there is none of its own, the kernels do without threads.
+    """
+    native = ("-march=native",)
+    threads = [
+        ((*native, "-fopenmp"), ("-Wl,-z,defs", str(path)))  # without `defs` a compiler's other OpenMP would fail later
+        for path in (Path(torch.__file__).parent / "lib").glob("libgomp*.so*")
+    ]
+    return [*threads, (native, ()), ((), ())]
 
 
 def _machine() -> str:

@@ -1,8 +1,8 @@
 """MANN's training on the CPU, fast: the same steps as `lib/methods/mann.py`, with the derivative written by hand.
 
-The plain code costs some hundred small tensor operations a step, forward and backward. Here the memory's part of a step
-is one C function (`lib/kernels/lrua.c`), the controller's derivative is spelled out, and each weight matrix gets its
-gradient from one product over all steps. Tests hold values and gradients equal to the plain code's.
+The plain code costs some hundred small tensor operations a step, forward and backward. Here all steps of a batch of
+episodes are one C function (`lib/kernels/mann.c`), and so is their derivative; threads share the batch. Each weight
+matrix gets its gradient from one product over all steps. Tests hold values and gradients equal to the plain code's.
 
 Symbols: `d_x` is the derivative of the loss by x. A step's output (h_t, r_t) is also what the next step is fed.
 """
@@ -16,8 +16,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lib import kernels
-from lib.kernels import pointer
 from lib.methods.mann import MANN, MANNConfig, MANNState
+
+LANES = 16  # slots are rounded up to a multiple of it: two vectors of the kernel
+COLUMNS = 24  # of a weight matrix that the kernel reads together, as in lib/kernels/mann.c
+FLAGS = ("lstm", "separate", "dynamic", "together")
+SIZES = ("threads", "batch", "steps", "units", "heads", "slots", "padded", "width", *FLAGS)
+WEIGHTS = ("from_state", "to_keys", "to_gate", "keys_bias", "gate_bias")
+OF_STEPS = ("outputs", "gates", "cell", "squashed", "keys", "gate", "read_weights", "write_weights")
+OF_STEPS += ("cosine", "scale", "erased", "least_used")
+OF_EPISODES = ("memory", "usage", "scratch")
+DERIVATIVES = ("d_outputs", "d_gates", "d_keys", "d_alpha", "d_cell", "d_memory", "d_read_weights", "d_both")
+TENSORS = WEIGHTS + OF_STEPS + OF_EPISODES + DERIVATIVES
+
+
+class _Arguments(ctypes.Structure):
+    """`Unroll` of lib/kernels/mann.c, where each field is described."""
+
+    _fields_ = (
+        [(name, ctypes.c_int64) for name in SIZES]
+        + [("decay", ctypes.c_double)]
+        + [(name, ctypes.c_void_p) for name in TENSORS]
+    )
 
 
 def fast_unroll(learner: MANN) -> Callable[[Tensor, MANNState], tuple[Tensor, MANNState]] | None:
@@ -26,7 +46,7 @@ def fast_unroll(learner: MANN) -> Callable[[Tensor, MANNState], tuple[Tensor, MA
     No gradient passes to the state that it is given, nor from the state that it returns: episodes stand alone.
     """
     device, dtype = learner.from_state.weight.device, learner.from_state.weight.dtype
-    if device.type != "cpu" or dtype not in kernels.C_NAMES or not kernels.available("lrua", dtype):
+    if device.type != "cpu" or dtype not in kernels.C_NAMES or not kernels.available("mann", dtype):
         return None
 
     def unroll(projected: Tensor, state: MANNState) -> tuple[Tensor, MANNState]:
@@ -42,51 +62,8 @@ def fast_unroll(learner: MANN) -> Callable[[Tensor, MANNState], tuple[Tensor, MA
     return unroll
 
 
-class _Memory:
-    """The C functions for one size of batch."""
-
-    def __init__(self, config: MANNConfig, batch: int, dtype: torch.dtype):
-        class Sizes(ctypes.Structure):
-            _fields_ = [(name, ctypes.c_int64) for name in ("batch", "heads", "slots", "width", "together", "stride")]
-            _fields_ += [("decay", ctypes.c_float if dtype == torch.float32 else ctypes.c_double)]
-
-        self.stored = config.reads * config.width
-        self.kinds = 2 if config.keys == "separate" else 1
-        together = config.write_to == "all"
-        sizes = (batch, config.reads, config.slots, config.width, together, self.kinds * self.stored)
-        self._sizes = Sizes(*sizes, config.usage_decay)
-        library = kernels.load("lrua", dtype)
-        self._forward, self._backward = library.memory_forward, library.memory_backward
-        self._scratch = torch.empty((config.reads + 1) * config.slots, dtype=dtype)
-
-    def forward(self, *tensors: Tensor) -> None:
-        self._forward(ctypes.byref(self._sizes), *map(pointer, (*tensors, self._scratch)))
-
-    def backward(self, *tensors: Tensor) -> None:
-        self._backward(ctypes.byref(self._sizes), *map(pointer, (*tensors, self._scratch)))
-
-    def split(self, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """(..., kinds * n * M) to read keys and write keys, both with the stride of `keys`."""
-        return keys[..., : self.stored], keys[..., -self.stored :]
-
-
-def _time_first(x: Tensor) -> Tensor:
-    """A copy with the first two dimensions swapped, or back."""
-    return x.transpose(0, 1).clone(memory_format=torch.contiguous_format)
-
-
-def _quarters(gates: Tensor) -> list[tuple[Tensor, ...]]:
-    """Each step's forget gate, write gate, output gate and update of an LSTM, as views."""
-    return list(zip(*(part.unbind() for part in gates.chunk(4, dim=-1)), strict=True))
-
-
-def _through_sigmoid(d: Tensor, value: Tensor) -> Tensor:
-    """In place: the derivative by a sigmoid's argument, from that by its value."""
-    return torch.ops.aten.sigmoid_backward.grad_input(d, value, grad_input=d)
-
-
 class _Unroll(torch.autograd.Function):
-    """Forward and backward over all steps of a batch of episodes. Buffers hold all steps, time first."""
+    """Forward and backward over all steps of a batch of episodes."""
 
     @staticmethod
     def forward(
@@ -101,137 +78,108 @@ class _Unroll(torch.autograd.Function):
         state: MANNState,
     ):
         batch, steps, _ = projected.shape
-        units, heads, slots, lstm = config.hidden, config.reads, config.slots, config.controller == "lstm"
-        memory_step = _Memory(config, batch, projected.dtype)
-        stored = memory_step.stored
+        units, heads, slots, width = config.hidden, config.reads, config.slots, config.width
+        padded = -(-slots // LANES) * LANES
         new = projected.new_empty
-        outputs = new(steps + 1, batch, units + stored)  # entry t + 1 is step t's; entry 0 comes from the state
-        gates = _time_first(projected)  # becomes what the gates' squashing functions give
-        cell, squashed = new(steps + 1, batch, units), new(steps, batch, units)
-        keys, gate = new(steps, batch, len(to_keys)), new(steps, batch, heads)
-        memory, usage = new(steps + 1, batch, config.width, slots), new(steps + 1, batch, slots)
-        read_weights, write_weights = new(steps + 1, batch, heads, slots), new(steps, batch, heads, slots)
-        cosine, scale, read = new(steps, batch, heads, slots), new(steps, batch, slots), new(batch, stored)
-        least_used = torch.empty(steps + 1, batch, heads, dtype=torch.int64)
+        kept = {
+            "outputs": new(batch, steps + 1, units + heads * width),
+            "gates": projected.clone(memory_format=torch.contiguous_format),
+            "cell": new(batch, steps + 1, units),
+            "squashed": new(batch, steps, units),
+            "keys": new(batch, steps, len(to_keys)),
+            "gate": new(batch, steps, heads),
+            "read_weights": new(batch, steps + 1, heads, padded),
+            "write_weights": new(batch, steps, heads, padded),
+            "cosine": new(batch, steps, heads, padded),
+            "scale": new(batch, steps, padded),
+            "erased": new(batch, steps, heads, width),
+            "least_used": torch.empty(batch, steps + 1, heads, dtype=torch.int64),
+            "memory": F.pad(state.memory.transpose(1, 2), (0, padded - slots)).contiguous(),
+            "scratch": new(batch, heads + 1, padded),
+        }
+        usage = F.pad(state.usage, (0, padded - slots)).clone()
+        kept["outputs"][:, 0] = torch.cat([state.hidden, state.read], dim=1)
+        kept["cell"][:, 0] = state.cell
+        kept["read_weights"][:, 0] = F.pad(state.read_weights, (0, padded - slots))
+        kept["least_used"][:, 0] = state.least_used.argmax(-1)
 
-        outputs[0, :, :units], outputs[0, :, units:] = state.hidden, state.read
-        cell[0], usage[0], read_weights[0] = state.cell, state.usage, state.read_weights
-        memory[0] = state.memory.transpose(1, 2)
-        least_used[0] = state.least_used.argmax(-1)
+        weights = {"from_state": _panels(from_state.T), "to_keys": _panels(to_keys.T)}
+        if to_gate is not None:
+            weights["to_gate"] = _panels(to_gate.T)
+        biases = {"keys_bias": keys_bias.contiguous(), "gate_bias": gate_bias.contiguous()}
+        _run("unroll_forward", config, **weights, **biases, usage=usage, **kept)
 
-        # Views of each step, made once.
-        fed, hidden, reads = outputs.unbind(), outputs[..., :units].unbind(), outputs[..., units:].unbind()
-        before, squash, parts = gates.unbind(), gates[..., : 3 * units].unbind(), _quarters(gates)
-        read_key, write_key = (part.unbind() for part in memory_step.split(keys))
-        m, u, wr, ww = memory.unbind(), usage.unbind(), read_weights.unbind(), write_weights.unbind()
-        lu, k, g, cos, lengths, c = (x.unbind() for x in (least_used, keys, gate, cosine, scale, cell))
-        from_state_t, to_keys_t = from_state.T, to_keys.T
-
-        for t in range(steps):
-            if lstm:
-                before[t].addmm_(fed[t], from_state_t)
-                forget, write, output, update = parts[t]
-                squash[t].sigmoid_()
-                update.tanh_()
-                torch.mul(forget, c[t], out=c[t + 1]).addcmul_(write, update)
-                torch.mul(output, torch.tanh(c[t + 1], out=squashed[t]), out=hidden[t + 1])
-            else:
-                before[t].addmm_(reads[t], from_state_t).tanh_()
-                hidden[t + 1].copy_(before[t])
-                c[t + 1].copy_(before[t])
-            torch.addmm(keys_bias, c[t + 1], to_keys_t, out=k[t])
-            if to_gate is None:
-                g[t].copy_(gate_bias)
-            else:
-                torch.addmm(gate_bias, hidden[t + 1], to_gate.T, out=g[t])
-            g[t].sigmoid_()
-            memory_step.forward(
-                *(m[t], u[t], wr[t], lu[t], read_key[t], write_key[t], g[t]),
-                *(m[t + 1], u[t + 1], wr[t + 1], ww[t], lu[t + 1], cos[t], lengths[t], read),
-            )
-            reads[t + 1].copy_(read)
-
-        ctx.config, ctx.memory_step = config, memory_step
-        ctx.save_for_backward(from_state, to_keys, to_gate, outputs, gates, cell, squashed, keys, gate)
-        ctx.memories = memory, read_weights, write_weights, cosine, scale, least_used
+        ctx.config, ctx.kept = config, kept
+        ctx.save_for_backward(from_state, to_keys, to_gate)
+        outputs, write_weights = kept["outputs"], kept["write_weights"]
         final = MANNState(
-            hidden=outputs[-1, :, :units].clone(),
-            cell=cell[-1].clone(),
-            memory=memory[-1].transpose(1, 2).contiguous(),
-            usage=usage[-1].clone(),
-            read_weights=read_weights[-1].clone(),
-            write_weights=write_weights[-1].clone(),
-            least_used=F.one_hot(least_used[-1], slots).to(projected.dtype),
-            read=read.clone(),
+            hidden=outputs[:, -1, :units].clone(),
+            cell=kept["cell"][:, -1].clone(),
+            memory=kept["memory"][..., :slots].transpose(1, 2).contiguous(),
+            usage=usage[:, :slots].contiguous(),
+            read_weights=kept["read_weights"][:, -1, :, :slots].clone(),
+            write_weights=write_weights[:, -1, :, :slots].clone(),
+            least_used=F.one_hot(kept["least_used"][:, -1], slots).to(projected.dtype),
+            read=outputs[:, -1, units:].clone(),
         )
         ctx.mark_non_differentiable(*final)
-        return _time_first(outputs[1:]), *final
+        return outputs[:, 1:].clone(memory_format=torch.contiguous_format), *final
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, d_outputs: Tensor, *_: Any):
-        config, memory_step = ctx.config, ctx.memory_step
-        from_state, to_keys, to_gate, outputs, gates, cell, squashed, keys, gate = ctx.saved_tensors
-        memory, read_weights, write_weights, cosine, scale, least_used = ctx.memories
-        steps, batch, units, lstm = len(gates), gates.shape[1], config.hidden, config.controller == "lstm"
-        stored, new = memory_step.stored, gates.new_empty
-        d_outputs = _time_first(d_outputs)  # later steps add to it what they were fed
-        d_gates, d_alpha = torch.empty_like(gates), torch.empty_like(gate)
-        d_keys, d_both = torch.empty_like(keys), new(batch, 2 * stored)
-        d_memory, d_read_weights = torch.zeros_like(memory[0]), torch.zeros_like(read_weights[0])
-        d_read, d_cell = new(batch, stored), torch.zeros_like(cell[0])
-
-        d_fed, d_hiddens, d_reads = d_outputs.unbind(), d_outputs[..., :units].unbind(), d_outputs[..., units:].unbind()
-        d_before, d_parts, parts = d_gates.unbind(), _quarters(d_gates), _quarters(gates)
-        d_squash, squash = d_gates[..., : 3 * units].unbind(), gates[..., : 3 * units].unbind()
-        read_key, write_key = (part.unbind() for part in memory_step.split(keys))
-        m, wr, ww, lu = memory.unbind(), read_weights.unbind(), write_weights.unbind(), least_used.unbind()
-        k, g, cos, lengths, c, tanh_c = (x.unbind() for x in (d_keys, gate, cosine, scale, cell, squashed))
-        separate = memory_step.kinds == 2
-
-        for t in reversed(range(steps)):
-            d_hidden = d_hiddens[t]
-            halves = (k[t] if separate else d_both).split(stored, dim=1)
-            memory_step.backward(
-                *(m[t + 1], wr[t + 1], ww[t], cos[t], lengths[t], wr[t], lu[t], read_key[t], write_key[t], g[t]),
-                *(d_read.copy_(d_reads[t]), d_memory, d_read_weights, *halves, d_alpha[t]),
-            )
-            if not separate:
-                torch.add(*halves, out=k[t])
-            _through_sigmoid(d_alpha[t], g[t])
-            if to_gate is not None:
-                d_hidden.addmm_(d_alpha[t], to_gate)
-            if lstm:
-                forget, write, output, update = parts[t]
-                d_forget, d_write, d_output, d_update = d_parts[t]
-                d_cell.addmm_(k[t], to_keys).add_(torch.ops.aten.tanh_backward(d_hidden * output, tanh_c[t]))
-                torch.mul(d_cell, c[t], out=d_forget)
-                torch.mul(d_cell, update, out=d_write)
-                torch.mul(d_hidden, tanh_c[t], out=d_output)
-                _through_sigmoid(d_squash[t], squash[t])
-                torch.mul(d_cell, write, out=d_update)
-                torch.ops.aten.tanh_backward.grad_input(d_update, update, grad_input=d_update)
-                d_cell.mul_(forget)
-                if t:
-                    d_fed[t - 1].addmm_(d_before[t], from_state)
-            else:
-                d_hidden.addmm_(k[t], to_keys)
-                torch.ops.aten.tanh_backward.grad_input(d_hidden, gates[t], grad_input=d_before[t])
-                if t:
-                    d_reads[t - 1].addmm_(d_before[t], from_state)
+        config, kept = ctx.config, ctx.kept
+        from_state, to_keys, to_gate = ctx.saved_tensors
+        outputs, keys, gate, cell = (kept[name] for name in ("outputs", "keys", "gate", "cell"))
+        units, stored, lstm = config.hidden, config.reads * config.width, config.controller == "lstm"
+        d_gates, d_keys, d_alpha = torch.empty_like(kept["gates"]), torch.empty_like(keys), torch.empty_like(gate)
+        changing = {
+            "memory": kept["memory"].clone(),  # goes back to what it was before the first step
+            "d_outputs": d_outputs.clone(memory_format=torch.contiguous_format),
+            "d_cell": torch.zeros_like(cell[:, 0]),
+            "d_memory": torch.zeros_like(kept["memory"]),
+            "d_read_weights": torch.zeros_like(kept["read_weights"][:, 0]),
+            "d_both": gate.new_empty(len(gate), 2 * stored),
+        }
+        weights = {"from_state": _panels(from_state), "to_keys": _panels(to_keys)}
+        if to_gate is not None:
+            weights["to_gate"] = _panels(to_gate)
+        derivatives = {"d_gates": d_gates, "d_keys": d_keys, "d_alpha": d_alpha}
+        _run("unroll_backward", config, **weights, **derivatives, **{**kept, **changing})
 
         def by_weights(d: Tensor, fed: Tensor) -> Tensor:
             return d.flatten(0, 1).T @ fed.flatten(0, 1)
 
-        d_from_state = by_weights(d_gates, outputs[:-1] if lstm else outputs[:-1, :, units:])
-        d_to_gate = None if to_gate is None else by_weights(d_alpha, outputs[1:, :, :units])
-        return (
-            d_gates.transpose(0, 1),
-            d_from_state,
-            by_weights(d_keys, cell[1:]),
-            d_keys.sum((0, 1)),
-            d_to_gate,
-            d_alpha.sum((0, 1)),
-            None,
-            None,
-        )
+        d_from_state = by_weights(d_gates, outputs[:, :-1] if lstm else outputs[:, :-1, units:])
+        d_to_gate = None if to_gate is None else by_weights(d_alpha, outputs[:, 1:, :units])
+        d_to_keys = by_weights(d_keys, cell[:, 1:])
+        return d_gates, d_from_state, d_to_keys, d_keys.sum((0, 1)), d_to_gate, d_alpha.sum((0, 1)), None, None
+
+
+def _panels(weights: Tensor) -> Tensor:
+    """(depth, columns) to (panels, depth, COLUMNS), the last panel filled up with zeros: how the kernel reads it."""
+    depth, columns = weights.shape
+    filled = F.pad(weights, (0, -columns % COLUMNS))
+    return filled.reshape(depth, -1, COLUMNS).transpose(0, 1).contiguous()
+
+
+def _run(function: str, config: MANNConfig, **tensors: Tensor) -> None:
+    """Call the kernel's function, with as many threads as PyTorch has."""
+    batch, steps = tensors["gates"].shape[:2]
+    arguments = _Arguments(
+        threads=torch.get_num_threads(),
+        batch=batch,
+        steps=steps,
+        units=config.hidden,
+        heads=config.reads,
+        slots=config.slots,
+        padded=tensors["memory"].shape[-1],
+        width=config.width,
+        lstm=config.controller == "lstm",
+        separate=config.keys == "separate",
+        dynamic=config.gate == "dynamic",
+        together=config.write_to == "all",
+        decay=config.usage_decay,
+        **{name: tensor.data_ptr() for name, tensor in tensors.items()},
+    )
+    getattr(kernels.load("mann", tensors["gates"].dtype), function)(ctypes.byref(arguments))

@@ -66,7 +66,7 @@ class ImageBank:
 
     def _resample(self, index: Tensor, maps: Tensor) -> Tensor:
         grid = (maps @ self.points).transpose(1, 2).reshape(-1, SIZE, SIZE, 2)
-        return F.grid_sample(self.pixels[index].unsqueeze(1).float(), grid, align_corners=False) / 255
+        return F.grid_sample(self.pixels.index_select(0, index).unsqueeze(1).float(), grid, align_corners=False) / 255
 
 
 def _shrink(images: Tensor) -> Tensor:

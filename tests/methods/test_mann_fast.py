@@ -3,6 +3,7 @@
 import logging
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ needs_a_compiler = pytest.mark.skipif(not kernels.compiler(), reason="needs a C 
 @needs_a_compiler
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_where_there_is_a_compiler_there_is_a_kernel(dtype):
-    kernels.load("lrua", dtype)
+    kernels.load("mann", dtype)
 
 
 # Also sizes at which the kernel's blocks of 16 slots are whole, or leave a rest.
@@ -68,6 +69,41 @@ def test_so_they_are_at_the_papers_sizes_where_slots_are_used_again(controller, 
     config = MANNConfig(features=9, controller=controller, keys=keys, write_to=write_to)
     learner = random_mann(config, 3, scale=0.1)
     compare(learner, *random_episodes(config, 4, batch=2, length=45), fast_unroll(learner))
+
+
+@pytest.fixture
+def two_threads():
+    """PyTorch on two threads; the tests' own number afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@needs_a_compiler
+@pytest.mark.parametrize("batch", [1, 5, 35])
+def test_threads_share_a_batch_and_change_nothing(two_threads, batch):
+    config = MANNConfig(features=4, classes=3, hidden=9, slots=11, width=5, reads=4)
+    learner = random_mann(config, 3)
+    episodes = random_episodes(config, 4, batch, length=6)
+    in_turn = random_mann(config, 3)
+    compare(learner, *episodes, fast_unroll(learner))
+    shared = results(learner, *episodes, fast_unroll(learner))
+    torch.set_num_threads(1)
+    for name, expected in results(in_turn, *episodes, fast_unroll(in_turn)).items():
+        torch.testing.assert_close(shared[name], expected, atol=1e-12, rtol=1e-12, msg=lambda m, n=name: n + m)
+
+
+@needs_a_compiler
+def test_an_episode_gives_the_same_to_the_last_bit_whatever_stands_beside_it():
+    learner = MANN(MANNConfig(features=9))
+    projected = torch.randn(35, 6, len(learner.from_input.bias), generator=torch.Generator().manual_seed(0))
+    fast = fast_unroll(learner)
+    with torch.no_grad():
+        together, _ = fast(projected, learner.initial_state(35))
+        for i in (0, 16, 34):
+            alone, _ = fast(projected[i : i + 1], learner.initial_state(1))
+            assert torch.equal(alone[0], together[i])
 
 
 @needs_a_compiler
@@ -179,7 +215,7 @@ def test_where_nothing_compiles_the_plain_form_runs_and_the_log_says_why(nothing
         assert fast_unroll(MANN(TINY)) is None
         assert fast_unroll(MANN(TINY)) is None
     assert len(caplog.records) == 1
-    assert "lrua.c cannot be built" in caplog.text
+    assert "mann.c cannot be built" in caplog.text
     assert pick_unroll(MANN(TINY), "auto", 10) == ("plain", None)
 
 
@@ -210,7 +246,32 @@ def test_a_damaged_kernel_says_which_file_to_delete(nothing_built, monkeypatch, 
 
 
 @needs_a_compiler
+def test_where_threads_cannot_be_had_the_kernel_does_without(nothing_built, monkeypatch):
+    built_with = []
+    run = kernels.subprocess.run
+
+    def without_openmp(command, **options):
+        built_with.append(command)
+        return run(["false"] if "-fopenmp" in command else command, **options)
+
+    monkeypatch.setattr(kernels.subprocess, "run", without_openmp)
+    learner = random_mann(TINY, 3)
+    compare(learner, *random_episodes(TINY, 4, batch=3, length=5), fast_unroll(learner))
+    assert "-fopenmp" not in built_with[-2]
+
+
+@needs_a_compiler
+def test_pytorchs_own_threads_are_used_and_no_others(nothing_built):
+    kernels.load("mann")
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("only Linux lists what a process has loaded")
+    loaded = {line.split()[-1] for line in maps.read_text().splitlines() if "libgomp" in line}
+    assert len(loaded) <= 1
+
+
+@needs_a_compiler
 def test_a_loaded_kernel_leaves_the_process_its_denormal_numbers(nothing_built):
-    kernels.load("lrua")
+    kernels.load("mann")
     assert 5e-324 / 1 > 0.0
     assert (torch.tensor(1e-310, dtype=torch.float64) * 0.5).item() > 0.0

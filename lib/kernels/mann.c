@@ -1,0 +1,208 @@
+/* All steps of MANN over a batch of episodes, and their derivative, for the CPU. lib/methods/mann_fast.py calls it.
+
+   Episodes are independent: a thread takes a block of them through all steps, and waits for no other. Within a block a
+   step is a few products of matrices, whose rows are the episodes, and then each episode's own part. */
+
+#include "lrua.h"
+
+#define BLOCK 16   /* episodes at most: as many as share the reading of a weight, and whose memories fit the cache */
+#define ROWS 4     /* of a product at a time, with COLUMNS sums each that stay in registers */
+#define COLUMNS 24 /* as in lib/methods/mann_fast.py */
+
+typedef struct {
+    /* `padded`: slots, rounded up to whole vectors. `together`: every head writes to all least used slots; else head j
+       to the j-th. The other flags: an LSTM or one tanh layer, separate keys or shared ones, a dynamic gate. */
+    int64_t threads, batch, steps, units, heads, slots, padded, width, lstm, separate, dynamic, together;
+    double decay;
+    const REAL *from_state, *to_keys, *to_gate; /* weights in panels, see `product`; for the derivative, transposed */
+    const REAL *keys_bias, *gate_bias;
+    /* Of each episode and step. What is there before the first step too has an entry more: entry t + 1 is step t's. */
+    REAL *outputs;        /* [batch][steps + 1][units + heads * width], hidden and read: also what the next step is fed */
+    REAL *gates;          /* [batch][steps][4 * units], in: the input's part; out: what the squashing functions give */
+    REAL *cell;           /* [batch][steps + 1][units] */
+    REAL *squashed;       /* [batch][steps][units]: tanh of the cell */
+    REAL *keys;           /* [batch][steps][(separate ? 2 : 1) * heads * width] */
+    REAL *gate;           /* [batch][steps][heads] */
+    REAL *read_weights;   /* [batch][steps + 1][heads][padded] */
+    REAL *write_weights;  /* [batch][steps][heads][padded] */
+    REAL *cosine, *scale; /* [batch][steps][heads][padded], [batch][steps][padded] */
+    REAL *erased;         /* [batch][steps][heads][width] */
+    int64_t *least_used;  /* [batch][steps + 1][heads] */
+    /* Of each episode, changed by each step. */
+    REAL *memory, *usage; /* [batch][width][padded], [batch][padded] */
+    REAL *scratch;        /* [batch][heads + 1][padded] */
+    /* The derivatives; d_outputs comes in as the loss's own, and earlier steps get from later ones what they fed. */
+    REAL *d_outputs, *d_gates, *d_keys, *d_alpha;  /* [batch][steps][...] */
+    REAL *d_cell, *d_memory, *d_read_weights, *d_both; /* [batch][...]; d_both: of shared keys, as read and as written */
+} Unroll;
+
+INLINE void multiply(int64_t rows, int64_t depth, int64_t columns, const REAL *x, int64_t x_stride, const REAL *panel,
+                     REAL *y, int64_t y_stride) {
+    Vector sums[rows][COLUMNS / LANES];
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < COLUMNS / LANES; c++) sums[r][c] = (Vector){0};
+    for (int64_t k = 0; k < depth; k++) {
+        Vector weights[COLUMNS / LANES];
+        for (int64_t c = 0; c < COLUMNS / LANES; c++) {
+            weights[c] = get(panel + k * COLUMNS + c * LANES);
+            IN_REGISTER(weights[c]);
+        }
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t c = 0; c < COLUMNS / LANES; c++) sums[r][c] += x[r * x_stride + k] * weights[c];
+    }
+    for (int64_t r = 0; r < rows; r++) {
+        if (columns == COLUMNS)
+            for (int64_t c = 0; c < COLUMNS / LANES; c++)
+                put(y + r * y_stride + c * LANES, get(y + r * y_stride + c * LANES) + sums[r][c]);
+        else
+            for (int64_t c = 0; c < columns; c++) y[r * y_stride + c] += sums[r][c / LANES][c % LANES];
+    }
+}
+
+/* y += x * weights, with x [rows][depth] and y [rows][columns], a stride apart. The weights are in panels of COLUMNS
+   columns, [panels][depth][COLUMNS], the last one filled up with zeros. Each sum runs in the order of `depth`, however
+   many rows there are: an episode's numbers do not depend on the others in its block. */
+static void product(int64_t rows, int64_t depth, int64_t columns, const REAL *x, int64_t x_stride, const REAL *panels,
+                    REAL *y, int64_t y_stride) {
+    for (int64_t first = 0; first < columns; first += COLUMNS, panels += depth * COLUMNS) {
+        const int64_t some = columns - first < COLUMNS ? columns - first : COLUMNS;
+        int64_t r = 0;
+        for (; r + ROWS <= rows; r += ROWS)
+            multiply(ROWS, depth, some, x + r * x_stride, x_stride, panels, y + r * y_stride + first, y_stride);
+        for (; r < rows; r++)
+            multiply(1, depth, some, x + r * x_stride, x_stride, panels, y + r * y_stride + first, y_stride);
+    }
+}
+
+INLINE REAL sigmoid(REAL x) { /* never divides by more than 2: -ffast-math's division knows no infinity */
+    const REAL e = exponential(-(REAL)fabs(x));
+    return (x < 0 ? e : 1) / (1 + e);
+}
+
+INLINE REAL hyperbolic_tangent(REAL x) {
+    const REAL e = exponential(-2 * (REAL)fabs(x)), size = (1 - e) / (1 + e);
+    return x < 0 ? -size : size;
+}
+
+/* Equations 11 to 15. `gates` are forget, write and output gate and update. */
+INLINE void lstm_forward(int64_t units, REAL *restrict gates, const REAL *restrict last_cell, REAL *restrict cell,
+                         REAL *restrict squashed, REAL *restrict hidden) {
+    for (int64_t i = 0; i < 3 * units; i++) gates[i] = sigmoid(gates[i]);
+    for (int64_t i = 3 * units; i < 4 * units; i++) gates[i] = hyperbolic_tangent(gates[i]);
+    for (int64_t i = 0; i < units; i++) {
+        cell[i] = gates[i] * last_cell[i] + gates[units + i] * gates[3 * units + i];
+        squashed[i] = hyperbolic_tangent(cell[i]);
+        hidden[i] = gates[2 * units + i] * squashed[i];
+    }
+}
+
+/* d_cell comes in as the next step's and the keys', and leaves as the last step's. */
+INLINE void lstm_backward(int64_t units, const REAL *restrict gates, const REAL *restrict last_cell,
+                          const REAL *restrict squashed, const REAL *restrict d_hidden, REAL *restrict d_cell,
+                          REAL *restrict d_gates) {
+    for (int64_t i = 0; i < units; i++) {
+        const REAL forget = gates[i], write = gates[units + i], output = gates[2 * units + i];
+        const REAL update = gates[3 * units + i];
+        const REAL d = d_cell[i] + d_hidden[i] * output * (1 - squashed[i] * squashed[i]);
+        d_gates[i] = d * last_cell[i] * forget * (1 - forget);
+        d_gates[units + i] = d * update * write * (1 - write);
+        d_gates[2 * units + i] = d_hidden[i] * squashed[i] * output * (1 - output);
+        d_gates[3 * units + i] = d * write * (1 - update * update);
+        d_cell[i] = d * forget;
+    }
+}
+
+/* Where an episode's entry of a step begins. */
+#define ENTRY(array, b, t, entries, size) (u->array + ((b) * (entries) + (t)) * (size))
+
+INLINE void forward(const Unroll *u, int64_t H, int64_t first, int64_t rows) {
+    const int64_t T = u->steps, U = u->units, N = u->slots, P = u->padded, M = u->width, S = H * M, O = U + S;
+    const int64_t G = u->lstm ? 4 * U : U, K = u->separate ? 2 * S : S, last = first + rows;
+    const int64_t fed = u->lstm ? 0 : U; /* the feed-forward controller is fed what was read, not what was hidden */
+    for (int64_t t = 0; t < T; t++) {
+        product(rows, O - fed, G, ENTRY(outputs, first, t, T + 1, O) + fed, (T + 1) * O, u->from_state,
+                ENTRY(gates, first, t, T, G), T * G);
+        for (int64_t b = first; b < last; b++) {
+            REAL *gates = ENTRY(gates, b, t, T, G), *cell = ENTRY(cell, b, t + 1, T + 1, U);
+            REAL *hidden = ENTRY(outputs, b, t + 1, T + 1, O);
+            if (u->lstm)
+                lstm_forward(U, gates, cell - U, cell, ENTRY(squashed, b, t, T, U), hidden);
+            else
+                for (int64_t i = 0; i < U; i++) hidden[i] = cell[i] = gates[i] = hyperbolic_tangent(gates[i]);
+            for (int64_t i = 0; i < K; i++) ENTRY(keys, b, t, T, K)[i] = u->keys_bias[i];
+            for (int64_t h = 0; h < H; h++) ENTRY(gate, b, t, T, H)[h] = u->gate_bias[h];
+        }
+        product(rows, U, K, ENTRY(cell, first, t + 1, T + 1, U), (T + 1) * U, u->to_keys, ENTRY(keys, first, t, T, K),
+                T * K);
+        if (u->dynamic)
+            product(rows, U, H, ENTRY(outputs, first, t + 1, T + 1, O), (T + 1) * O, u->to_gate,
+                    ENTRY(gate, first, t, T, H), T * H);
+        for (int64_t b = first; b < last; b++) {
+            REAL *gate = ENTRY(gate, b, t, T, H), *keys = ENTRY(keys, b, t, T, K);
+            REAL *read_weights = ENTRY(read_weights, b, t + 1, T + 1, H * P);
+            int64_t *least_used = ENTRY(least_used, b, t + 1, T + 1, H);
+            for (int64_t h = 0; h < H; h++) gate[h] = sigmoid(gate[h]);
+            memory_forward(H, N, P, M, u->together, (REAL)u->decay, keys, keys + K - S, gate, read_weights - H * P,
+                           least_used - H, ENTRY(memory, b, 0, 1, M * P), ENTRY(usage, b, 0, 1, P),
+                           ENTRY(erased, b, t, T, S), read_weights, ENTRY(write_weights, b, t, T, H * P), least_used,
+                           ENTRY(cosine, b, t, T, H * P), ENTRY(scale, b, t, T, P),
+                           ENTRY(outputs, b, t + 1, T + 1, O) + U, ENTRY(scratch, b, 0, 1, (H + 1) * P));
+        }
+    }
+}
+
+INLINE void backward(const Unroll *u, int64_t H, int64_t first, int64_t rows) {
+    const int64_t T = u->steps, U = u->units, P = u->padded, M = u->width, S = H * M, O = U + S;
+    const int64_t G = u->lstm ? 4 * U : U, K = u->separate ? 2 * S : S, last = first + rows;
+    const int64_t fed = u->lstm ? 0 : U;
+    for (int64_t t = T - 1; t >= 0; t--) {
+        for (int64_t b = first; b < last; b++) {
+            REAL *keys = ENTRY(keys, b, t, T, K), *d_keys = ENTRY(d_keys, b, t, T, K);
+            REAL *gate = ENTRY(gate, b, t, T, H), *d_alpha = ENTRY(d_alpha, b, t, T, H);
+            REAL *read_weights = ENTRY(read_weights, b, t + 1, T + 1, H * P);
+            REAL *d_both = u->separate ? d_keys : ENTRY(d_both, b, 0, 1, 2 * S);
+            memory_backward(H, P, M, u->together, keys, keys + K - S, gate, read_weights - H * P,
+                            ENTRY(least_used, b, t, T + 1, H), ENTRY(erased, b, t, T, S), read_weights,
+                            ENTRY(write_weights, b, t, T, H * P), ENTRY(cosine, b, t, T, H * P),
+                            ENTRY(scale, b, t, T, P), ENTRY(d_outputs, b, t, T, O) + U, ENTRY(memory, b, 0, 1, M * P),
+                            ENTRY(d_memory, b, 0, 1, M * P), ENTRY(d_read_weights, b, 0, 1, H * P), d_both, d_both + S,
+                            d_alpha, ENTRY(scratch, b, 0, 1, (H + 1) * P));
+            for (int64_t h = 0; h < H; h++) d_alpha[h] *= gate[h] * (1 - gate[h]);
+            if (!u->separate)
+                for (int64_t i = 0; i < S; i++) d_keys[i] = d_both[i] + d_both[S + i];
+        }
+        REAL *d_outputs = ENTRY(d_outputs, first, t, T, O), *d_gates = ENTRY(d_gates, first, t, T, G);
+        if (u->dynamic) product(rows, H, U, ENTRY(d_alpha, first, t, T, H), T * H, u->to_gate, d_outputs, T * O);
+        product(rows, K, U, ENTRY(d_keys, first, t, T, K), T * K, u->to_keys,
+                u->lstm ? ENTRY(d_cell, first, 0, 1, U) : d_outputs, u->lstm ? U : T * O);
+        for (int64_t b = first; b < last; b++) {
+            const REAL *gates = ENTRY(gates, b, t, T, G), *d_hidden = ENTRY(d_outputs, b, t, T, O);
+            if (u->lstm)
+                lstm_backward(U, gates, ENTRY(cell, b, t, T + 1, U), ENTRY(squashed, b, t, T, U), d_hidden,
+                              ENTRY(d_cell, b, 0, 1, U), ENTRY(d_gates, b, t, T, G));
+            else
+                for (int64_t i = 0; i < U; i++)
+                    ENTRY(d_gates, b, t, T, G)[i] = d_hidden[i] * (1 - gates[i] * gates[i]);
+        }
+        if (t) product(rows, G, O - fed, d_gates, T * G, u->from_state, d_outputs - O + fed, T * O);
+    }
+}
+
+/* `part` over all blocks of the batch, with the paper's number of heads as a constant. */
+#define OVER_BLOCKS(part)                                                                                  \
+    do {                                                                                                   \
+        const int64_t each = (u->batch + u->threads - 1) / u->threads, deep = (each + BLOCK - 1) / BLOCK;  \
+        const int64_t block = (each + deep - 1) / deep;                                                    \
+        _Pragma("omp parallel for num_threads(u->threads) schedule(static)")                               \
+        for (int64_t first = 0; first < u->batch; first += block) {                                        \
+            const int64_t rows = u->batch - first < block ? u->batch - first : block;                      \
+            if (u->heads == 4)                                                                             \
+                part(u, 4, first, rows);                                                                   \
+            else                                                                                           \
+                part(u, u->heads, first, rows);                                                            \
+        }                                                                                                  \
+    } while (0)
+
+void unroll_forward(const Unroll *u) { OVER_BLOCKS(forward); }
+
+void unroll_backward(const Unroll *u) { OVER_BLOCKS(backward); }
