@@ -15,7 +15,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from sklearn.metrics import pairwise_distances
 from torch import Tensor
 from tqdm import tqdm
 
@@ -69,6 +68,8 @@ def nearest_labels(
 
     labels: 0 to classes - 1. guesses: the answers at the first step. Raises ValueError if `neighbours` is not positive.
     """
+    from sklearn.metrics import pairwise_distances  # takes a second, and is needed here alone
+
     if neighbours < 1:
         raise ValueError(f"at least one nearest neighbour must be asked, not {neighbours}; choose 1 for the paper's")
     one_hot = np.eye(classes, dtype=np.int64)[labels.numpy()]
