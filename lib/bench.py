@@ -9,11 +9,13 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from lib import ledger
@@ -24,8 +26,7 @@ from lib.ledger import LedgerError
 from lib.methods.mann import MANNConfig
 from lib.methods.online import CHUNK, OnlineLearner
 from lib.report import Row, Table, text_table
-from lib.tasks.classification import ClassificationTask
-from lib.tasks.episodes import EpisodeSampler
+from lib.tasks.episodes import Episodes, EpisodeSampler
 from lib.tasks.images import MAX_ANGLE, MAX_SHIFT, ORIGINAL_SIZE, SIZE, ImageBank
 from lib.training.loop import make_optimizer, pick_unroll
 
@@ -189,7 +190,8 @@ def bench_mann(
     if compile:
         names["compiled"] = COMPILED
     for size in batches:
-        ways = {name: updating(config, how, sampler, size) for how, name in names.items()}
+        draw = partial(sampler.batch, size=size)
+        ways = {name: updating(config, how, draw, device) for how, name in names.items()}
         found = measure(ways, repetitions, device)
         flops = work(config.learner, size, config.episodes.length).products
         comparisons.append(Comparison(f"an update of MANN, batch {size}", "episodes", size, found, flops))
@@ -204,7 +206,7 @@ def bench_mann(
         flops_per_second=2 * SQUARE**3 / product.median,
         comparisons=tuple(comparisons),
         scalings=tuple(
-            _scaling(config, size, values, bank, best, names[best], batches[0], repetitions)
+            _scaling(config, size, values, best, names[best], batches[0], repetitions, device)
             for size, values in scales.items()
         ),
     )
@@ -216,25 +218,23 @@ def random_drawings() -> np.ndarray:
 
 
 def updating(
-    config: omniglot.OmniglotConfig, how: str, sampler: EpisodeSampler, size: int, draw_anew: bool = True
+    config: omniglot.OmniglotConfig, how: str, draw: Callable[[int], Episodes], device: torch.device
 ) -> Callable[[], float]:
     """A new learner's training step, to be called again and again: a minibatch, forward, backward, optimizer.
 
-    how: `step`, one step at a time, or a name that `pick_unroll` knows. draw_anew: else all updates have one minibatch.
+    how: `step`, one step at a time, or a name that `pick_unroll` knows. draw: gives the minibatch of the n-th update.
     What is returned gives the loss.
     """
-    learner = omniglot.build_learner(config, 0).to(sampler.bank.device)
+    learner = omniglot.build_learner(config, 0).to(device)
     optimizer = make_optimizer(learner, config.training)
     forward = learner.step_by_step if how == "step" else _with_unroll(learner, how, config.training.updates)
-    task = ClassificationTask(sampler, sampler, sampler, learner.labels)
-    drawn = None if draw_anew else sampler.batch(0, size)
     done = 0
 
     def update() -> float:
         nonlocal done
         done += 1
-        batch = drawn or sampler.batch(done, size)
-        loss = task.loss(forward(batch.xs, batch.ys), batch)
+        batch = draw(done)
+        loss = F.cross_entropy(forward(batch.xs, batch.ys).flatten(0, 1), batch.ys.flatten())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learner.parameters(), config.training.clip)
@@ -253,26 +253,28 @@ def _scaling(
     config: omniglot.OmniglotConfig,
     size: str,
     values: tuple[int, ...],
-    bank: ImageBank,
     how: str,
     name: str,
     batch: int,
     repetitions: int,
+    device: torch.device,
 ) -> Scaling:
-    """An update's time without the sampling, at each value of one size."""
+    """An update's time on random numbers, without the sampling, at each value of one size."""
     ways = {}
     for value in values:
-        episodes, learner = config.episodes, config.learner
+        steps, learner = config.episodes.length, config.learner
         if size == "steps":
-            episodes = replace(episodes, length=value)
+            steps = value
         elif size == "slots":
             learner = replace(learner, slots=value)
         else:
-            episodes, learner = replace(episodes, classes=value), replace(learner, classes=value)
-        sampler = EpisodeSampler(bank, episodes, seed=0, stream="bench")
-        scaled = replace(config, episodes=episodes, learner=learner)
-        ways[str(value)] = updating(scaled, how, sampler, batch, draw_anew=False)
-    return Scaling(size, name, values, measure(ways, repetitions, bank.device))
+            learner = replace(learner, classes=value)
+        random = torch.Generator().manual_seed(0)
+        xs = torch.rand(batch, steps, learner.features, generator=random).to(device)
+        ys = torch.randint(learner.classes, (batch, steps), generator=random).to(device)
+        drawn = Episodes(xs, ys, ys[:, :1], ys)
+        ways[str(value)] = updating(replace(config, learner=learner), how, lambda _, drawn=drawn: drawn, device)
+    return Scaling(size, name, values, measure(ways, repetitions, device))
 
 
 def save(bench: Bench, folder: Path = FOLDER) -> Path:
