@@ -37,6 +37,7 @@ SCALE_TITLES = {
     "slots": "slots of the memory",
     "classes": "classes of an episode, each a number more in the input",
 }
+SCALE_AXES = {"steps": "images of an episode", "slots": "slots of the memory", "classes": "classes"}
 STEP_BY_STEP, PLAIN, FAST = "step by step", "plain, inputs projected at once", "fast, derivative by hand"
 COMPILED = f"compiled, {CHUNK} steps at a time"
 SQUARE = 1024  # rows of the matrices whose product shows what the machine can do

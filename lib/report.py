@@ -137,6 +137,27 @@ def describe_record(record: Record) -> str:
     return f"  {shown}\n  {note_on([record])}; recorded as {record.name}.json"
 
 
+def cost(experiment: str, variant: str, profile: str) -> str:
+    """What a run took, the mean over its complete records: «7 min on a CPU»; «not measured» without any."""
+    records = [r for r in ledger.load_records(experiment, variant, profile) if r.complete]
+    if not records:
+        return "not measured"
+    names = {"cpu": "a CPU", "cuda": records[0].machine["name"]}
+    seconds = sum(r.seconds for r in records) / len(records)
+    return f"{duration(seconds)} on {names.get(records[0].machine['device'], records[0].machine['device'])}"
+
+
+def cost_table(experiments: Iterable) -> Table:
+    """What the variants of experiments took at each profile, from their records."""
+    rows = [
+        Row(variant, experiment.name, tuple(cost(experiment.name, variant, profile) for profile in experiment.profiles))
+        for experiment in experiments
+        if not experiment.drawn_from
+        for variant in experiment.variants
+    ]
+    return Table("Measured time of one run, by profile", ("smoke", "short", "paper"), tuple(rows))
+
+
 def experiment_list(experiments: Iterable) -> str:
     """What `python -m lib list` prints: each experiment with the records that the ledger has of its variants."""
     lines = []
@@ -150,7 +171,9 @@ def experiment_list(experiments: Iterable) -> str:
             for profile in experiment.profiles:
                 records = ledger.load_records(experiment.name, variant, profile)
                 state = note_on(records) if records else NOT_RUN
-                lines.append(f"    {variant:<21} {profile:<6} cost {experiment.costs[profile]:<28} {state}")
+                taken = cost(experiment.name, variant, profile)
+                taken = experiment.costs[profile] + ", roughly" if taken == "not measured" else taken
+                lines.append(f"    {variant:<21} {profile:<6} cost {taken:<28} {state}")
     return "\n".join(lines)
 
 
