@@ -73,7 +73,7 @@ def test_the_step_that_is_captured_gives_the_very_losses_and_weights_of_train(ep
                 task_losses.append(found.item())
             return found
 
-    train(expected, Watched(task.train, task.validation, task.test, task.labels), TWENTY, unroll="plain", progress=False)
+    train(expected, Watched(*vars(task).values()), TWENTY, unroll="plain", progress=False)
     assert losses.tolist() == task_losses
     assert len(set(task_losses)) == 20
     assert same(weights_of(learner), weights_of(expected))
