@@ -28,6 +28,7 @@ from lib.methods.online import CHUNK, OnlineLearner
 from lib.report import Row, Table, text_table
 from lib.tasks.episodes import Episodes, EpisodeSampler
 from lib.tasks.images import MAX_ANGLE, MAX_SHIFT, ORIGINAL_SIZE, SIZE, ImageBank
+from lib.tasks.labels import make_labels
 from lib.training.loop import make_optimizer, pick_unroll
 
 BATCHES = (16, 64)
@@ -127,11 +128,12 @@ def work(config: MANNConfig, batch: int, steps: int, bytes_of_number: int = 4) -
     stored = config.reads * config.width
     lstm = config.controller == "lstm"
     gates = config.hidden * (4 if lstm else 1)
-    from_input = (config.features + config.classes) * gates
+    labels = make_labels(config.labels, config.classes)
+    from_input = (config.features + labels.width) * gates
     from_state = (stored + (config.hidden if lstm else 0)) * gates
     to_keys = config.hidden * stored * (2 if config.keys == "separate" else 1)
     to_gate = config.hidden * config.reads if config.gate == "dynamic" else 0
-    to_logits = (config.hidden + stored) * config.classes
+    to_logits = (config.hidden + stored) * labels.outputs
     per_step = 2 * from_input + 3 * (from_state + to_keys + to_gate + to_logits)
     size = config.slots * config.width
     return Work(

@@ -42,7 +42,7 @@ class Record:
     """Updates done; fewer than asked for if the run is not complete."""
     complete: bool
     seconds: float
-    """Wall time of training."""
+    """Wall time of training; of the test, where nothing is trained."""
     machine: dict[str, Any]
     """That tested and recorded: device, its threads, torch and Python versions."""
     commit: str | None

@@ -71,7 +71,7 @@ def sweep_on_ray(
                 try:
                     status, output, files = ray.get(reference)
                 except ray.exceptions.RayError as error:
-                    print(f"{name} was lost: {str(error).strip().splitlines()[-1]}", flush=True)
+                    print(f"{name} was lost: {(str(error).strip() or repr(error)).splitlines()[-1]}", flush=True)
                     failed.append(name)
                     continue
                 print(output, end="", flush=True)

@@ -98,7 +98,7 @@ def test_seeds_trained_together_are_recorded_one_by_one(book, call):
     """... and end where each would have ended alone."""
     arguments = run_arguments(book, "--variant", "mann", "--threads", "1", "--keep-checkpoint")
     shown = call(*arguments, "--seed", "3", "--together", "2")
-    assert "mann.table1, mann, smoke profile, seeds 3 to 4" in shown
+    assert "mann.table1, mann, smoke profile, seed 3, 4" in shown
     records = ledger.load_records("mann.table1")
     assert [(record.seed, record.updates, record.complete) for record in records] == [(3, 2, True), (4, 2, True)]
     assert all(record.trained_by[0]["together"] == 2 for record in records)
@@ -217,13 +217,13 @@ def processes(monkeypatch):
     return fake
 
 
-def names(processes) -> list[tuple[str, str, str]]:
-    """(variant, profile, seed) of each started run."""
+def names(processes) -> list[tuple[str, ...]]:
+    """(experiment, variant, profile, seed) of each started run."""
 
     def after(command, option):
         return command[command.index(option) + 1]
 
-    return [tuple(after(c, o) for o in ("--variant", "--profile", "--seed")) for c in processes.started]
+    return [(c[3], *(after(c, o) for o in ("--variant", "--profile", "--seed"))) for c in processes.started]
 
 
 def test_sweep_starts_what_the_ledger_lacks_the_most_wanted_first(book, call, processes):
@@ -231,8 +231,8 @@ def test_sweep_starts_what_the_ledger_lacks_the_most_wanted_first(book, call, pr
     ledger.save_record(replace(RECORD, variant="feedforward", profile="paper", seed=0, complete=False))
     call("sweep", "--minutes", "5", "--threads", "2", "--device", "cpu", "--runs", str(book / "r"), "--unroll", "plain")
     found = names(processes)
-    assert found[:2] == [("mann", "paper", "0"), ("feedforward", "paper", "0")]
-    assert ("lstm", "paper", "0") not in found
+    assert [run[1:] for run in found[:2]] == [("mann", "paper", "0"), ("feedforward", "paper", "0")]
+    assert ("mann.table1", "lstm", "paper", "0") not in found
     assert len(found) == len(set(found)) == len(WANTED) - 1
     for command, (name, *_) in zip(processes.started, (w for w in WANTED if w[1:] != ("lstm", 0)), strict=True):
         assert command[:4] == ["-m", "lib", "run", name]

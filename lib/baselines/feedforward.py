@@ -1,4 +1,8 @@
-"""The feed-forward baseline of Santoro et al. 2016: no memory of any kind, so it should stay at chance."""
+"""The feed-forward baseline of Santoro et al. 2016: no memory but of the label that it is told, so it stays at chance.
+
+At chance from the second instance on: a first sight is never of the class that was named last, and whoever leaves that
+label out is right on 24% of the first instances of five classes, the paper's 24.4%.
+"""
 
 from dataclasses import dataclass
 from typing import NamedTuple

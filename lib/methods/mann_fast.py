@@ -51,8 +51,8 @@ def fast_unroll(learner: MANN) -> Callable[[Tensor, MANNState], tuple[Tensor, MA
 
     def unroll(projected: Tensor, state: MANNState) -> tuple[Tensor, MANNState]:
         from_state, to_keys = learner.from_state.weight, learner.to_keys
-        if projected.device.type != "cpu" or not projected.dtype == from_state.dtype == dtype:
-            return learner.unroll(projected, state)  # the learner was moved since, or autocast is on
+        if not from_state.dtype == projected.dtype == dtype or not all(_fits(part, projected) for part in state):
+            return learner.unroll(projected, state)  # moved since, under autocast, or a foreign state
         dynamic = learner.config.gate == "dynamic"
         gate = (learner.to_gate.weight, learner.to_gate.bias) if dynamic else (None, learner.alpha)
         keys = (to_keys.weight, to_keys.bias)
@@ -60,6 +60,12 @@ def fast_unroll(learner: MANN) -> Callable[[Tensor, MANNState], tuple[Tensor, MA
         return outputs, MANNState(*final)
 
     return unroll
+
+
+def _fits(part: Tensor, projected: Tensor) -> bool:
+    """Whether C may read a part of the state as it reads `projected`."""
+    alike = part.device == projected.device and part.dtype == projected.dtype
+    return projected.device.type == "cpu" and alike and 0 < len(part) == len(projected)
 
 
 class _Unroll(torch.autograd.Function):
@@ -97,7 +103,7 @@ class _Unroll(torch.autograd.Function):
             "memory": F.pad(state.memory.transpose(1, 2), (0, padded - slots)).contiguous(),
             "scratch": new(batch, heads + 1, padded),
         }
-        usage = F.pad(state.usage, (0, padded - slots)).clone()
+        usage = F.pad(state.usage, (0, padded - slots)).clone(memory_format=torch.contiguous_format)
         kept["outputs"][:, 0] = torch.cat([state.hidden, state.read], dim=1)
         kept["cell"][:, 0] = state.cell
         kept["read_weights"][:, 0] = F.pad(state.read_weights, (0, padded - slots))

@@ -50,7 +50,7 @@ class OnlineLearner(nn.Module):
 
     def carry_over(self, state: Any) -> Any:
         """The state to begin an episode with where the memory is not wiped after the last one, which left `state`."""
-        raise ValueError(f"{type(self).__name__} has no external memory to carry over")
+        raise ValueError(f"{type(self).__name__} cannot carry a memory over from one episode to the next")
 
     def unroll(
         self, projected: Float[Tensor, "batch time projected"], state: Any

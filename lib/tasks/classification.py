@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from lib.tasks.curriculum import CurriculumSampler
 from lib.tasks.episodes import Episodes, EpisodeSampler, instance_numbers
 from lib.tasks.labels import OneHot, Strings
 
@@ -63,7 +64,7 @@ class InstanceTally:
 class ClassificationTask:
     """Episodes to train on, and disjoint classes to validate and to test on."""
 
-    train: EpisodeSampler
+    train: EpisodeSampler | CurriculumSampler
     validation: EpisodeSampler
     test: EpisodeSampler
     labels: OneHot | Strings

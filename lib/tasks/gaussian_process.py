@@ -94,7 +94,8 @@ class LikelihoodTally:
     labels: Real
     total: Tensor
     """(length,), the sum over episodes."""
-    episodes: int = 0
+    episodes: Tensor
+    """(), how many there were."""
 
     def add(self, outputs: Float[Tensor, "batch time 2"], batch: Functions, loss: Tensor) -> None:
         """Count a batch; its loss is the mean of what is counted here."""
@@ -104,11 +105,11 @@ class LikelihoodTally:
     def reset(self) -> None:
         """Nothing counted any more."""
         self.total.zero_()
-        self.episodes = 0
+        self.episodes.zero_()
 
     def summary(self) -> dict:
         """The means over episodes by sample, and `loss`, the mean over these."""
-        by_sample = (self.total / max(self.episodes, 1)).tolist()
+        by_sample = (self.total / self.episodes.clamp(min=1)).tolist()
         return {"loss": sum(by_sample) / len(by_sample), "negative_log_likelihood": by_sample}
 
 
@@ -132,4 +133,8 @@ class RegressionTask:
 
     def tally(self) -> LikelihoodTally:
         """An empty score."""
-        return LikelihoodTally(self.labels, torch.zeros(self.train.process.length, device=self.device))
+        return LikelihoodTally(
+            self.labels,
+            torch.zeros(self.train.process.length, device=self.device),
+            torch.zeros((), device=self.device),
+        )

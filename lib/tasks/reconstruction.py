@@ -16,7 +16,8 @@ class LossTally:
 
     loss: Tensor
     """(), the sum of the batches' losses."""
-    batches: int = 0
+    batches: Tensor
+    """(), how many there were."""
 
     def add(self, logits: Tensor, batch: Episodes, loss: Float[Tensor, ""]) -> None:
         """Count a batch."""
@@ -26,11 +27,11 @@ class LossTally:
     def reset(self) -> None:
         """Nothing counted any more."""
         self.loss.zero_()
-        self.batches = 0
+        self.batches.zero_()
 
     def summary(self) -> dict[str, float]:
         """The mean loss, nats a pixel."""
-        return {"loss": self.loss.item() / max(self.batches, 1)}
+        return {"loss": self.loss.item() / max(self.batches.item(), 1)}
 
 
 @dataclass(frozen=True)
@@ -51,4 +52,4 @@ class ReconstructionTask:
 
     def tally(self) -> LossTally:
         """An empty score."""
-        return LossTally(torch.zeros((), device=self.device))
+        return LossTally(*torch.zeros(2, device=self.device).unbind())

@@ -72,8 +72,9 @@ class WholeStep:
     def _capture(self) -> None:
         """Record one update; nothing is computed. Raises ValueError where that fails."""
         graph = torch.cuda.CUDAGraph()
-        for random in self.generators:
-            graph.register_generator_state(random)
+        with torch.cuda.device(self.device):
+            for random in self.generators:
+                graph.register_generator_state(random)
         # Gradients are made anew inside, in memory that the graph keeps.
         self.update.optimizer.zero_grad(set_to_none=True)
         main = torch.cuda.current_stream(self.device)

@@ -55,6 +55,9 @@ class TrainingConfig:
     """Begin each episode with an empty memory; False: with the memory that the last episode of its row left."""
 
     def __post_init__(self):
+        for name in ("updates", "batch_size", "log_every", "validate_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, it is {getattr(self, name)}")
         if self.checkpoint_every % self.log_every:
             raise ValueError(
                 f"checkpoint_every ({self.checkpoint_every}) must be a multiple of log_every ({self.log_every}), "
@@ -117,8 +120,8 @@ def pick_unroll(learner: Any, how: str, updates: int, capturable: bool = True) -
         require_cuda(device)
         if not capturable:
             raise ValueError(
-                "no CUDA graph can hold a run whose episodes grow, whose memory is not wiped, or that several "
-                "processes share; try --unroll auto"
+                "no CUDA graph can hold a run whose episodes grow or are drawn on the CPU, whose memory is not wiped, "
+                "or that several processes share; try --unroll auto"
             )
     can = any(shutil.which(name) for name in ("g++", "clang++", "c++")) and (find_spec("triton") or not on_gpu)
     pays = can and updates >= COMPILING_PAYS
@@ -178,7 +181,8 @@ def train(
     optimizer = make_optimizer(learner, config)
     first, seconds, log, trained_by, memory = resume(folder, learner, optimizer, identity)
     # A graph holds one shape of batch and carries nothing from one to the next.
-    capturable = config.wipe_memory and distributed.size() == 1 and hasattr(task.train, "draw")
+    drawn_alike = hasattr(task.train, "draw") and hasattr(learner, "episode")
+    capturable = config.wipe_memory and distributed.size() == 1 and drawn_alike
     unroll, unroll_steps = pick_unroll(learner, unroll, config.updates, capturable)
     model = distributed.parallel(learner)
     processes = {"from_update": first + 1, "unroll": unroll, "processes": distributed.size(), **(provenance or {})}
@@ -292,13 +296,22 @@ def resume(folder, learner, optimizer, identity) -> tuple[int, float, list[dict[
     path = folder / "checkpoint.safetensors"
     distributed.load_first_checkpoint(path, learner, optimizer)
     memory = None
-    if distributed.is_first() and (kept := load_extra(path)):
-        device = next(learner.parameters()).device
-        memory = type(learner.initial_state(1))(**{name: part.to(device) for name, part in kept.items()})
+    if distributed.is_first() and not TrainingConfig(**identity["training"]).wipe_memory:
+        memory = _carried(path, learner)
     # A kill may have come between the checkpoint and its log.
     distributed.in_first(partial(_save_log, folder, details["log"]))
     unknown = [{"from_update": 1, "unknown": True}]  # trained before checkpoints kept this
     return details["update"], details["seconds"], details["log"], details.get("trained_by", unknown), memory
+
+
+def _carried(path: Path, learner: Any) -> Any:
+    like, kept = learner.initial_state(1), load_extra(path)
+    if missing := set(like._fields) - kept.keys():
+        raise CheckpointError(
+            f"{path} lacks parts of the memory that is carried over ({', '.join(sorted(missing))}); "
+            "delete it and train again"
+        )
+    return type(like)(*(kept[name].to(part) for name, part in like._asdict().items()))
 
 
 def _saved_details(folder, identity) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from lib.methods import online
 from lib.methods.online import OnlineLearner
-from lib.training import loop
+from lib.training import distributed, loop
 from lib.training.graph import WholeStep
 from lib.training.loop import GRAPHS, TrainingConfig, TrainingResult
 from lib.training.update import Update, counters
@@ -54,7 +54,9 @@ class StackedLearners:
         except RuntimeError as error:
             raise ValueError(f"only learners of one config can be trained together ({error})") from error
         self.count = len(learners)
-        self.named = {f"learner.{name}": nn.Parameter(tensor.detach()) for name, tensor in stacked.items()}
+        self.named = {
+            f"learner.{name}": nn.Parameter(tensor.detach(), tensor.requires_grad) for name, tensor in stacked.items()
+        }
         shape_of_one = copy.deepcopy(learners[0]).to("meta")
         self._methods = {name: _Method(shape_of_one, name) for name in ("prepare", "unroll", "read_out")}
 
@@ -96,7 +98,7 @@ class StackedLearners:
 
 def clip_each(parameters: Iterable[nn.Parameter], largest: float) -> Float[Tensor, " learners"]:
     """Scale each learner's gradient down to the norm `largest`, as `clip_grad_norm_` does for one. Gives the norms."""
-    gradients = [parameter.grad for parameter in parameters]
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norms = torch.stack([gradient.reshape(len(gradient), -1).norm(dim=1) for gradient in gradients]).norm(dim=0)
     scale = (largest / (norms + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
@@ -195,10 +197,12 @@ def train_together(
 def _train(members: list[_Member], config: TrainingConfig, provenance: dict, unroll: str, progress: bool, until: float):
     """Until the last one is complete. One that is ahead is kept when it is complete, and then runs idle."""
     tasks, samplers = [member.task for member in members], [member.task.train for member in members]
+    if distributed.size() > 1:
+        raise ValueError("seeds are trained together in one process; leave torchrun or --together out")
     if not config.wipe_memory:
         raise ValueError("memories that are not wiped are trained one by one; leave --together out")
     if not all(hasattr(sampler, "draw") for sampler in samplers):
-        raise ValueError("episodes that grow during training are trained one by one; leave --together out")
+        raise ValueError("these episodes are drawn for one seed at a time; leave --together out")
     if any(sampler.bank is not samplers[0].bank or sampler.config != samplers[0].config for sampler in samplers):
         raise ValueError("learners that are trained together need episodes of one config from one bank of images")
     stack = StackedLearners([member.learner for member in members])
@@ -235,7 +239,8 @@ def _train(members: list[_Member], config: TrainingConfig, provenance: dict, unr
                 if member.number <= config.updates:
                     member.keep()
             if due:
-                bar.set_postfix_str("losses " + ", ".join(f"{member.log[-1]['loss']:.3f}" for member in members))
+                losses = (f"{member.log[-1]['loss']:.3f}" for member in members if member.log)
+                bar.set_postfix_str("losses " + ", ".join(losses))
             if out_of_time:
                 break
     for member in members:
@@ -250,8 +255,10 @@ def _stack_optimizers(stack: StackedLearners, optimizer: torch.optim.Optimizer, 
         return
     for index, parameter in enumerate(stack.parameters()):
         own = [list(member.learner.parameters())[index] for member in members]
-        states = [member.optimizer.state[p] for member, p in zip(members, own, strict=True)]
-        filled = next(state for state in states if state)
+        states = [member.optimizer.state.get(p, {}) for member, p in zip(members, own, strict=True)]
+        filled = next((state for state in states if state), None)
+        if filled is None:  # not learnt: a gate that is fixed
+            continue
         optimizer.state[parameter] = {"step": filled["step"].clone()} | {
             name: torch.stack([state.get(name, torch.zeros_like(p)) for state, p in zip(states, own, strict=True)])
             for name in filled
@@ -267,7 +274,8 @@ def _unstack(stack: StackedLearners, optimizer: torch.optim.Optimizer, members: 
             continue
         for own, parameter in zip(member.learner.parameters(), stack.parameters(), strict=True):
             own.copy_(parameter[index])
-            state = optimizer.state[parameter]
+            if not (state := optimizer.state.get(parameter)):
+                continue
             member.optimizer.state[own] = {
                 name: torch.full_like(value, member.number) if name == "step" else value[index].clone()
                 for name, value in state.items()

@@ -8,9 +8,11 @@ from lib.data.store import Characters
 from tests.tasks.drawings import strokes
 
 
-def made_up_characters(name: str = "omniglot", is_standin: bool = False, seed: int = 0) -> Characters:
-    """32 classes of 20 drawings; the default says of itself that it is the real data."""
-    packed = np.packbits(strokes(32, 20, seed), axis=-1)
+def made_up_characters(
+    name: str = "omniglot", is_standin: bool = False, seed: int = 0, classes: int = 32
+) -> Characters:
+    """Classes of 20 drawings; the default says of itself that it is the real data."""
+    packed = np.packbits(strokes(classes, 20, seed), axis=-1)
     return Characters(
         name=name,
         packed=packed,

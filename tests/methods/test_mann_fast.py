@@ -279,3 +279,26 @@ def test_a_loaded_kernel_leaves_the_process_its_denormal_numbers(nothing_built):
     kernels.load("mann")
     assert 5e-324 / 1 > 0.0
     assert (torch.tensor(1e-310, dtype=torch.float64) * 0.5).item() > 0.0
+
+
+@needs_a_compiler
+@pytest.mark.parametrize("foreign", ["rows", "dtype"])
+def test_a_state_that_does_not_fit_is_left_to_the_plain_steps(foreign):
+    learner = random_mann(TINY, 3).double()
+    xs, ys = random_episodes(TINY, 4, batch=3, length=5)
+    state = learner.initial_state(1 if foreign == "rows" else 3)
+    if foreign == "dtype":
+        state = type(state)(*(part.float() for part in state))
+    projected, _ = learner.prepare(xs.double(), ys)
+    fast, plain = (unroll(projected, state)[0] for unroll in (fast_unroll(learner), learner.unroll))
+    torch.testing.assert_close(fast, plain)
+
+
+@needs_a_compiler
+def test_a_carried_memory_gives_the_fast_form_what_it_gives_the_plain_one():
+    learner = random_mann(TINY, 3)
+    xs, ys = random_episodes(TINY, 4, batch=3, length=7)
+    begun = learner.carry_over(learner.episode(xs, ys)[1])
+    outputs = [learner.episode(xs, ys, begun, unroll)[0] for unroll in (None, fast_unroll(learner))]
+    torch.testing.assert_close(*outputs)
+    assert not torch.allclose(outputs[0], learner(xs, ys))

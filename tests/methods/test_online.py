@@ -370,5 +370,5 @@ def test_a_memory_that_is_not_wiped_is_all_that_is_carried_over():
 
 def test_a_learner_without_memory_has_none_to_carry_over():
     learner = make("lstm")
-    with pytest.raises(ValueError, match="LSTM has no external memory"):
+    with pytest.raises(ValueError, match="LSTM cannot carry a memory over"):
         learner.carry_over(learner.initial_state(1))

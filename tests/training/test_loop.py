@@ -12,7 +12,7 @@ from lib.baselines.feedforward import FeedForward, FeedForwardConfig
 from lib.memory import addressing
 from lib.training import TrainingConfig, evaluate, loop, pick_device, train
 from lib.training.checkpoint import CheckpointError, load_checkpoint, read_details
-from lib.training.loop import NonFiniteLoss, make_optimizer
+from lib.training.loop import NonFiniteLoss, make_optimizer, pick_unroll
 from tests.training.tiny import SHORT, TINY, TinyTask, same, tiny_mann, weights_of
 
 
@@ -337,3 +337,16 @@ def test_a_device_that_is_not_here_is_an_error_that_says_so(name):
         pick_device(name)
     assert repr(name) in str(caught.value)
     assert "--device" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["updates", "batch_size", "log_every"])
+def test_a_size_of_nothing_is_refused_by_name(name):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, it is 0"):
+        TrainingConfig(**{name: 0})
+
+
+def test_what_cannot_be_captured_is_refused_as_a_graph_and_not_picked(monkeypatch):
+    monkeypatch.setattr("lib.training.loop.require_cuda", lambda _: None)
+    with pytest.raises(ValueError, match="no CUDA graph can hold a run whose episodes grow"):
+        pick_unroll(tiny_mann(), "graph", 10, capturable=False)
+    assert pick_unroll(tiny_mann(), "graph", 10)[0] == "graph"

@@ -11,7 +11,7 @@ import pytest
 from safetensors import safe_open
 
 from lib.training import train
-from lib.training.checkpoint import read_details
+from lib.training.checkpoint import CheckpointError, load_checkpoint, read_details, save_checkpoint
 from tests.training.tiny import SHORT, TinyTask, same, tiny_mann, weights_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,3 +118,14 @@ def test_a_memory_that_is_not_wiped_is_kept_in_the_checkpoint(tmp_path):
     wiped = tiny_mann()
     train(wiped, TinyTask(), SHORT, progress=False)
     assert not same(weights_of(whole), weights_of(wiped))
+
+
+def test_a_checkpoint_without_the_memory_that_it_should_carry_is_refused(tmp_path):
+    config = replace(SHORT, wipe_memory=False)
+    train(tiny_mann(), TinyTask(), replace(config, updates=4), folder=tmp_path, progress=False)
+    path, learner = tmp_path / "checkpoint.safetensors", tiny_mann()
+    details = load_checkpoint(path, learner)
+    details["identity"]["training"]["updates"] = config.updates
+    save_checkpoint(path, learner, details)
+    with pytest.raises(CheckpointError, match="lacks parts of the memory that is carried over"):
+        train(tiny_mann(), TinyTask(), config, folder=tmp_path, progress=False)

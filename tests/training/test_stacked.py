@@ -48,9 +48,10 @@ def assert_alike(learner, result, other, expected):
     [
         SMALL,
         replace(SMALL, gate="constant"),
+        replace(SMALL, gate="fixed"),
         replace(SMALL, controller="feedforward", keys="shared", write_to="own"),
     ],
-    ids=["as in the paper", "constant gate", "other readings"],
+    ids=["as in the paper", "constant gate", "fixed gate", "other readings"],
 )
 def test_three_seeds_together_end_where_each_ends_alone(learner_config):
     learners, results = together(learner_config=learner_config)
