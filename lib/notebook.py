@@ -3,6 +3,7 @@
 import inspect
 import json
 import textwrap
+from html import escape
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -31,6 +32,11 @@ def show_table(experiment) -> HTML:
     return HTML(report.html_table(experiment.table()))
 
 
+def show_folded(table: report.Table) -> HTML:
+    """A table that opens on a click or a key: numbers behind a figure."""
+    return HTML(f"<details><summary>{escape(table.caption)}</summary>{report.html_table(table)}</details>")
+
+
 def show_curves(curves: dict[str, tuple[str, str]], columns: int = 2) -> None:
     """Training accuracy by instance of several runs, a panel each.
 
@@ -42,6 +48,7 @@ def show_curves(curves: dict[str, tuple[str, str]], columns: int = 2) -> None:
         record = ledger.best_record(*run)
         if record is None:
             axes.set(title=f"{title}: not run")
+            axes.set_axis_off()
             continue
         learner = record.config["learner"]
         chance = 1 / learner["classes"] if "labels" not in learner else 0.0
