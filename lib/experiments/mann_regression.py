@@ -8,7 +8,6 @@
 What the paper leaves open is told in `lib/tasks/gaussian_process.py`; training is as in `TrainingConfig`.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,7 +27,6 @@ from lib.methods.mann import MANN, MANNConfig
 from lib.report import Table
 from lib.tasks.gaussian_process import FunctionSampler, ProcessConfig, RegressionTask
 from lib.training import TrainingConfig, evaluate, pick_device
-from lib.training.checkpoint import CheckpointError
 
 DATA = {"name": "functions of a Gaussian process, drawn as needed", "sha256": "", "is_standin": False}
 EVALUATION_SEED = 0  # the same test episodes for every seed
@@ -150,21 +148,12 @@ def run(
     return runs.run_alone(regression)
 
 
-def load_trained(paper: RegressionConfig, record: ledger.Record, device: torch.device | str = "cpu") -> MANN:
-    """The learner of a record that keeps its weights. Raises CheckpointError if the file is not the recorded one."""
-    config = in_profile(paper, record.profile)
-    return runs.load_weights(record, runs.fresh(lambda: MANN(config.learner), record.seed)).to(device)
-
-
 def verify(configs: dict[str, RegressionConfig], record: ledger.Record, device: str) -> tuple[bool, str]:
     """Test a committed checkpoint on the recorded functions again; likelihoods may differ by rounding."""
     config = in_profile(configs[record.variant], record.profile)
-    try:
-        learner = load_trained(configs[record.variant], record, pick_device(device))
-    except CheckpointError as error:
-        return False, str(error)
-    if record.config != json.loads(json.dumps(to_dict(config))):
-        return False, f"its config is not the one that the code now has for {record.variant}, {record.profile} profile"
+    learner = runs.restore(record, config, lambda: MANN(config.learner), device)
+    if isinstance(learner, str):
+        return False, learner
     task = build_task(config, record.seed, pick_device(device))
     found = evaluate(learner, task, task.test, config.test_batches, TEST_BATCH)["negative_log_likelihood"]
     pairs = zip(found, record.metrics["negative_log_likelihood"], strict=True)

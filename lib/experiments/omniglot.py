@@ -6,7 +6,6 @@ classes were scored where a run stood; that the first reading of MANN fell short
 one to take was chosen without them.
 """
 
-import json
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -37,7 +36,6 @@ from lib.tasks.episodes import EpisodeConfig, EpisodeSampler
 from lib.tasks.images import ImageBank
 from lib.tasks.labels import make_labels
 from lib.training import TrainingConfig, evaluate, pick_device
-from lib.training.checkpoint import CheckpointError
 
 VALIDATION_CLASSES = 50
 EVALUATION_SEED = 0  # the same test episodes for every method and seed
@@ -196,12 +194,9 @@ def verify_weights(
     None in place of a verdict where only other data than the recorded one is at hand. config: what the code has for the
     record; build: makes what was trained; test: from it and the characters to its metrics.
     """
-    try:
-        trained = runs.load_weights(record, runs.fresh(build, record.seed)).to(pick_device(device))
-    except CheckpointError as error:
-        return False, str(error)
-    if record.config != json.loads(json.dumps(to_dict(config))):
-        return False, f"its config is not the one that the code now has for {record.variant}, {record.profile} profile"
+    trained = runs.restore(record, config, build, device)
+    if isinstance(trained, str):
+        return False, trained
     characters = load_characters()
     if characters.digest != record.data["sha256"]:
         return (

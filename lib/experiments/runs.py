@@ -181,6 +181,20 @@ def _fetch_unfinished(name: str, in_progress: Path, identity: dict[str, Any], tr
         write_atomically(in_progress, lambda file: file.write(kept.read_bytes()))
 
 
+def restore(record: ledger.Record, config: Any, build: Callable[[], nn.Module], device: str) -> nn.Module | str:
+    """What a record trained, from its committed weights; or a sentence on why it is not what the code now has.
+
+    config: what the code has for the record; build: makes what was trained.
+    """
+    try:
+        trained = load_weights(record, fresh(build, record.seed)).to(pick_device(device))
+    except CheckpointError as error:
+        return str(error)
+    if record.config != json.loads(json.dumps(to_dict(config))):
+        return f"its config is not the one that the code now has for {record.variant}, {record.profile} profile"
+    return trained
+
+
 def load_weights(record: ledger.Record, learner: nn.Module) -> nn.Module:
     """`learner` with the weights that a record keeps. Raises CheckpointError if the file is not the recorded one."""
     if record.checkpoint is None:

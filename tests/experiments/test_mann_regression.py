@@ -150,7 +150,7 @@ def test_a_kept_checkpoint_is_verified_and_a_changed_one_is_not(book):
     assert "0.0000 nats" in message
     assert not verify(replace(record, config=record.config | {"test_batches": 7}))[0]
     path = book / record.checkpoint["file"]
-    learner = regression.load_trained(regression.FIGURE6["2d"], record)
+    learner = runs.load_weights(record, MANN(regression.in_profile(regression.FIGURE6["2d"], "smoke").learner))
     with torch.no_grad():
         learner.to_logits.bias[0] += 0.5
     digest = save_checkpoint(path, learner, {})
@@ -161,7 +161,9 @@ def test_a_kept_checkpoint_is_verified_and_a_changed_one_is_not(book):
     assert not ok
     assert "nats" in message
     with pytest.raises(CheckpointError, match="keeps no checkpoint"):
-        regression.load_trained(regression.FIGURE6["2d"], replace(record, checkpoint=None))
+        runs.load_weights(
+            replace(record, checkpoint=None), MANN(regression.in_profile(regression.FIGURE6["2d"], "smoke").learner)
+        )
 
 
 def test_the_tables_show_mann_above_the_exact_process(book):
