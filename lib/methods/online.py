@@ -57,8 +57,8 @@ class OnlineLearner(nn.Module):
     ) -> tuple[Float[Tensor, "batch time out"], Any]:
         """`step` over several steps."""
         outputs = []
-        for t in range(projected.shape[1]):
-            output, state = self.step(projected[:, t], state)
+        for now in projected.unbind(1):  # indexing would cost the backward pass a whole tensor of zeros a step
+            output, state = self.step(now, state)
             outputs.append(output)
         return torch.stack(outputs, dim=1), state
 
