@@ -20,6 +20,7 @@ from PIL import Image
 
 from lib import ledger
 from lib.atomic import write_atomically
+from lib.baselines.ntm import NTMConfig
 from lib.experiments import omniglot
 from lib.experiments.mann import TABLE1
 from lib.ledger import LedgerError
@@ -192,12 +193,18 @@ def bench_mann(
         names["fast"] = FAST
     if compile:
         names["compiled"] = COMPILED
-    for size in batches:
+
+    def compare(what: str, config: omniglot.OmniglotConfig, size: int, flops: float | None = None) -> None:
         draw = partial(sampler.batch, size=size)
         ways = {name: updating(config, how, draw, device) for how, name in names.items()}
         found = measure(ways, repetitions, device)
-        flops = work(config.learner, size, config.episodes.length).products
-        comparisons.append(Comparison(f"an update of MANN, batch {size}", "episodes", size, found, flops))
+        comparisons.append(Comparison(f"an update of {what}, batch {size}", "episodes", size, found, flops))
+
+    for size in batches:
+        compare("MANN", config, size, work(config.learner, size, config.episodes.length).products)
+    mann = config.learner
+    ntm = NTMConfig(mann.features, mann.classes, mann.hidden, mann.slots, mann.width, mann.reads)
+    compare("MANN with NTM access", replace(config, learner=ntm), batches[0])
 
     square = torch.ones(SQUARE, SQUARE, device=device)
     (product,) = measure({"product": lambda: square @ square}, max(repetitions, 10), device)

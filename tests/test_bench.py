@@ -80,11 +80,12 @@ def test_a_hundred_updates_give_the_losses_of_the_steps_one_by_one(bank):
 
 def test_every_way_is_measured_and_compared_with_the_first(measured):
     fast = [bench.FAST] if kernels.compiler() else []
-    for comparison, batch in zip(measured.comparisons[1:], (2, 3), strict=True):
+    for comparison, batch in zip(measured.comparisons[1:], (2, 3, 2), strict=True):
         assert [way.name for way in comparison.ways] == [bench.STEP_BY_STEP, bench.PLAIN, *fast]
         assert all(len(way.seconds) == 2 and min(way.seconds) > 0 for way in comparison.ways)
         assert comparison.ratio(comparison.ways[0]) == 1
-        assert comparison.flops == bench.work(SMALL.learner, batch, 6).products
+        of_mann = "MANN, " in comparison.title  # the work of an NTM is not counted
+        assert comparison.flops == (bench.work(SMALL.learner, batch, 6).products if of_mann else None)
     assert {scaling.size: scaling.values for scaling in measured.scalings} == SCALES
 
 

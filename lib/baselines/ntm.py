@@ -12,6 +12,7 @@ an empty memory.
 | `read` | r_t | 2 |
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -109,6 +110,12 @@ class NTM(OnlineLearner):
         read_weights = self.focus(heads, memory, state.read_weights)
         read = addressing.read(read_weights, memory).flatten(1)
         return torch.cat([hidden, read], dim=-1), NTMState(hidden, cell, memory, read_weights, write_weights, read)
+
+    def fast_unroll(self) -> Callable | None:
+        """See `lib/baselines/ntm_fast.py`: on the CPU, with a C compiler at hand and one write head."""
+        from lib.baselines.ntm_fast import fast_unroll  # it imports this module
+
+        return fast_unroll(self)
 
     def focus(
         self,

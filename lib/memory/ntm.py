@@ -48,7 +48,8 @@ def sharpen(
     weights: Float[Tensor, "batch heads slots"], power: Float[Tensor, "batch heads 1"]
 ) -> Float[Tensor, "batch heads slots"]:
     """Weights to the power γ >= 1, normalised to sum to 1."""
-    raised = (weights + EPSILON) ** power
+    weights = weights + EPSILON
+    raised = (weights / weights.detach().amax(-1, keepdim=True)) ** power  # the largest is 1: not all become zero
     return raised / raised.sum(-1, keepdim=True)
 
 

@@ -7,7 +7,6 @@ matrix gets its gradient from one product over all steps. Tests hold values and 
 Symbols: `d_x` is the derivative of the loss by x. A step's output (h_t, r_t) is also what the next step is fed.
 """
 
-import ctypes
 from collections.abc import Callable
 from typing import Any
 
@@ -15,11 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib import kernels
+from lib.kernels.unrolled import Kernel, by_weights, fast_form, panels, whole_vectors
 from lib.methods.mann import MANN, MANNConfig, MANNState
 
-LANES = 16  # slots are rounded up to a multiple of it: two vectors of the kernel
-COLUMNS = 24  # of a weight matrix that the kernel reads together, as in lib/kernels/mann.c
 FLAGS = ("lstm", "separate", "dynamic", "together")
 SIZES = ("threads", "batch", "steps", "units", "heads", "slots", "padded", "width", *FLAGS)
 WEIGHTS = ("from_state", "to_keys", "to_gate", "keys_bias", "gate_bias")
@@ -27,17 +24,7 @@ OF_STEPS = ("outputs", "gates", "cell", "squashed", "keys", "gate", "read_weight
 OF_STEPS += ("cosine", "scale", "erased", "least_used")
 OF_EPISODES = ("memory", "usage", "scratch")
 DERIVATIVES = ("d_outputs", "d_gates", "d_keys", "d_alpha", "d_cell", "d_memory", "d_read_weights", "d_both")
-TENSORS = WEIGHTS + OF_STEPS + OF_EPISODES + DERIVATIVES
-
-
-class _Arguments(ctypes.Structure):
-    """`Unroll` of lib/kernels/mann.c, where each field is described."""
-
-    _fields_ = (
-        [(name, ctypes.c_int64) for name in SIZES]
-        + [("decay", ctypes.c_double)]
-        + [(name, ctypes.c_void_p) for name in TENSORS]
-    )
+KERNEL = Kernel("mann", SIZES, ("decay",), WEIGHTS + OF_STEPS + OF_EPISODES + DERIVATIVES)
 
 
 def fast_unroll(learner: MANN) -> Callable[[Tensor, MANNState], tuple[Tensor, MANNState]] | None:
@@ -45,27 +32,15 @@ def fast_unroll(learner: MANN) -> Callable[[Tensor, MANNState], tuple[Tensor, MA
 
     No gradient passes to the state that it is given, nor from the state that it returns: episodes stand alone.
     """
-    device, dtype = learner.from_state.weight.device, learner.from_state.weight.dtype
-    if device.type != "cpu" or dtype not in kernels.C_NAMES or not kernels.available("mann", dtype):
-        return None
 
-    def unroll(projected: Tensor, state: MANNState) -> tuple[Tensor, MANNState]:
-        from_state, to_keys = learner.from_state.weight, learner.to_keys
-        if not from_state.dtype == projected.dtype == dtype or not all(_fits(part, projected) for part in state):
-            return learner.unroll(projected, state)  # moved since, under autocast, or a foreign state
+    def run(projected: Tensor, state: MANNState) -> tuple[Tensor, MANNState]:
         dynamic = learner.config.gate == "dynamic"
         gate = (learner.to_gate.weight, learner.to_gate.bias) if dynamic else (None, learner.alpha)
-        keys = (to_keys.weight, to_keys.bias)
-        outputs, *final = _Unroll.apply(projected, from_state, *keys, *gate, learner.config, state)
+        keys = (learner.to_keys.weight, learner.to_keys.bias)
+        outputs, *final = _Unroll.apply(projected, learner.from_state.weight, *keys, *gate, learner.config, state)
         return outputs, MANNState(*final)
 
-    return unroll
-
-
-def _fits(part: Tensor, projected: Tensor) -> bool:
-    """Whether C may read a part of the state as it reads `projected`."""
-    alike = part.device == projected.device and part.dtype == projected.dtype
-    return projected.device.type == "cpu" and alike and 0 < len(part) == len(projected)
+    return fast_form(learner, KERNEL.name, run)
 
 
 class _Unroll(torch.autograd.Function):
@@ -85,7 +60,7 @@ class _Unroll(torch.autograd.Function):
     ):
         batch, steps, _ = projected.shape
         units, heads, slots, width = config.hidden, config.reads, config.slots, config.width
-        padded = -(-slots // LANES) * LANES
+        padded = whole_vectors(slots)
         new = projected.new_empty
         kept = {
             "outputs": new(batch, steps + 1, units + heads * width),
@@ -109,9 +84,9 @@ class _Unroll(torch.autograd.Function):
         kept["read_weights"][:, 0] = F.pad(state.read_weights, (0, padded - slots))
         kept["least_used"][:, 0] = state.least_used.argmax(-1)
 
-        weights = {"from_state": _panels(from_state.T), "to_keys": _panels(to_keys.T)}
+        weights = {"from_state": panels(from_state.T), "to_keys": panels(to_keys.T)}
         if to_gate is not None:
-            weights["to_gate"] = _panels(to_gate.T)
+            weights["to_gate"] = panels(to_gate.T)
         biases = {"keys_bias": keys_bias.contiguous(), "gate_bias": gate_bias.contiguous()}
         _run("unroll_forward", config, **weights, **biases, usage=usage, **kept)
 
@@ -147,14 +122,11 @@ class _Unroll(torch.autograd.Function):
             "d_read_weights": torch.zeros_like(kept["read_weights"][:, 0]),
             "d_both": gate.new_empty(len(gate), 2 * stored),
         }
-        weights = {"from_state": _panels(from_state), "to_keys": _panels(to_keys)}
+        weights = {"from_state": panels(from_state), "to_keys": panels(to_keys)}
         if to_gate is not None:
-            weights["to_gate"] = _panels(to_gate)
+            weights["to_gate"] = panels(to_gate)
         derivatives = {"d_gates": d_gates, "d_keys": d_keys, "d_alpha": d_alpha}
         _run("unroll_backward", config, **weights, **derivatives, **{**kept, **changing})
-
-        def by_weights(d: Tensor, fed: Tensor) -> Tensor:
-            return d.flatten(0, 1).T @ fed.flatten(0, 1)
 
         d_from_state = by_weights(d_gates, outputs[:, :-1] if lstm else outputs[:, :-1, units:])
         d_to_gate = None if to_gate is None else by_weights(d_alpha, outputs[:, 1:, :units])
@@ -162,18 +134,13 @@ class _Unroll(torch.autograd.Function):
         return d_gates, d_from_state, d_to_keys, d_keys.sum((0, 1)), d_to_gate, d_alpha.sum((0, 1)), None, None
 
 
-def _panels(weights: Tensor) -> Tensor:
-    """(depth, columns) to (panels, depth, COLUMNS), the last panel filled up with zeros: how the kernel reads it."""
-    depth, columns = weights.shape
-    filled = F.pad(weights, (0, -columns % COLUMNS))
-    return filled.reshape(depth, -1, COLUMNS).transpose(0, 1).contiguous()
-
-
 def _run(function: str, config: MANNConfig, **tensors: Tensor) -> None:
-    """Call the kernel's function, with as many threads as PyTorch has."""
+    """Call the kernel's function."""
     batch, steps = tensors["gates"].shape[:2]
-    arguments = _Arguments(
-        threads=torch.get_num_threads(),
+    KERNEL(
+        function,
+        tensors["gates"].dtype,
+        tensors,
         batch=batch,
         steps=steps,
         units=config.hidden,
@@ -186,6 +153,4 @@ def _run(function: str, config: MANNConfig, **tensors: Tensor) -> None:
         dynamic=config.gate == "dynamic",
         together=config.write_to == "all",
         decay=config.usage_decay,
-        **{name: tensor.data_ptr() for name, tensor in tensors.items()},
     )
-    getattr(kernels.load("mann", tensors["gates"].dtype), function)(ctypes.byref(arguments))

@@ -76,3 +76,8 @@ def test_erasing_and_adding_fully_at_one_slot_replaces_its_row():
     memory = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
     written = ntm.erase_and_add(memory, torch.tensor([[[0.0, 1.0]]]), torch.ones(1, 1, 2), torch.tensor([[[7.0, 8.0]]]))
     assert written.tolist() == [[[1.0, 2.0], [7.0, 8.0]]]
+
+
+def test_a_great_power_leaves_the_greatest_weights_and_no_nan():
+    even = torch.full((1, 1, 128), 1 / 128)
+    torch.testing.assert_close(ntm.sharpen(even, torch.full((1, 1, 1), 500.0)), even)

@@ -72,15 +72,6 @@ def test_so_they_are_at_the_papers_sizes_where_slots_are_used_again(controller, 
     compare(learner, *random_episodes(config, 4, batch=2, length=45), fast_unroll(learner))
 
 
-@pytest.fixture
-def two_threads():
-    """PyTorch on two threads; the tests' own number afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 @needs_a_compiler
 @pytest.mark.parametrize("batch", [1, 5, 35])
 def test_threads_share_a_batch_and_change_nothing(two_threads, batch):
