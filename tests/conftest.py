@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import hypothesis
+import pytest
 from jaxtyping import install_import_hook
 
 import tests.typechecker  # noqa: F401  the import hook names it
