@@ -91,8 +91,9 @@ def test_scores(config: RegressionConfig, task: RegressionTask, learner: MANN, p
 def predictions_on_a_grid(task: RegressionTask, learner: MANN) -> dict:
     """Figure 5: what MANN and the exact GP predict at 100 x-values after 20 samples, in the first 20 test episodes.
 
-    Returns `example`, the first of the episodes, with `xs` and `ys` of its 20 samples, the `grid` (100 x-values) and
-    `mann` and `gp`, each a `mean` and a `variance` of the noisy value at each x; and over all episodes together
+    Returns `example`, the first of the episodes, with `xs` and `ys` of its 20 samples, `unseen_xs` and `unseen_ys` of
+    the other 30, which show where the function goes, the `grid` (100 x-values) and `mann` and `gp`, each a `mean` and a
+    `variance` of the noisy value at each x; and over all episodes together
     `mean_r2`, the share of the GP's means' variance that MANN's means explain, and `distance_correlation` and
     `gp_distance_correlation`, Spearman's correlation of the predicted variance with the distance to the nearest sample.
     """
@@ -114,6 +115,8 @@ def predictions_on_a_grid(task: RegressionTask, learner: MANN) -> dict:
         "example": {
             "xs": xs[0, :, 0].tolist(),
             "ys": ys[0].tolist(),
+            "unseen_xs": batch.xs[0, SEEN:, 0].tolist(),
+            "unseen_ys": batch.ys[0, SEEN:].tolist(),
             "grid": grid.tolist(),
             "mann": {"mean": mean[0].tolist(), "variance": variance[0].tolist()},
             "gp": {"mean": gp_mean[0].tolist(), "variance": gp_variance[0].tolist()},

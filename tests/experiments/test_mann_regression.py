@@ -87,6 +87,7 @@ def test_a_run_of_figure_5_records_likelihoods_and_predictions_on_a_grid(book):
     assert "accuracy" not in curve
     example = metrics["example"]
     assert len(example["xs"]) == len(example["ys"]) == 20
+    assert len(example["unseen_xs"]) == len(example["unseen_ys"]) == 30
     assert example["grid"][0] == -2
     assert example["grid"][-1] == 2
     for model in ("mann", "gp"):
@@ -108,6 +109,8 @@ def test_the_predictions_on_a_grid_are_those_of_a_whole_episode(book, monkeypatc
     seen = batch.xs[:, :20], batch.ys[:, :20]
     assert example["xs"] == seen[0][0, :, 0].tolist()
     assert example["ys"] == seen[1][0].tolist()
+    assert example["xs"] + example["unseen_xs"] == batch.xs[0, :, 0].tolist()
+    assert example["ys"] + example["unseen_ys"] == batch.ys[0].tolist()
     means, gp_means, variances, gp_variances, distances = [], [], [], [], []
     for x in example["grid"]:
         query = torch.full((regression.TEST_BATCH, 1, 1), x)
