@@ -74,7 +74,9 @@ def _build(compiler: tuple[str, ...], flags: tuple[str, ...], source: Path, path
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # moved when whole: others may build it too
             compiled, whole = Path(folder) / f"{path.stem}.o", Path(folder) / path.name
-            for tuning, libraries in _tunings():
+            tunings = _tunings()
+            best, _ = tunings[0]
+            for tuning, libraries in tunings:
                 # Linked apart, without the flags: -ffast-math at linking would flush denormals in the whole process.
                 compiling = [*compiler, *flags, *tuning, "-c", str(source), "-o", str(compiled)]
                 linking = [*compiler, "-shared", str(compiled), "-o", str(whole), "-lm", *libraries]
@@ -84,6 +86,9 @@ def _build(compiler: tuple[str, ...], flags: tuple[str, ...], source: Path, path
                         break
                 else:
                     os.replace(whole, path)
+                    if lost := [flag for flag in best if flag not in tuning]:
+                        message = "%s is slower than it could be, built without %s: %s"
+                        logging.getLogger(__name__).warning(message, source.name, shlex.join(lost), reason)
                     return
                 reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit {done.returncode}"
     except (OSError, subprocess.SubprocessError) as error:

@@ -238,7 +238,7 @@ def test_a_damaged_kernel_says_which_file_to_delete(nothing_built, monkeypatch, 
 
 
 @needs_a_compiler
-def test_where_threads_cannot_be_had_the_kernel_does_without(nothing_built, monkeypatch):
+def test_where_threads_cannot_be_had_the_kernel_does_without_and_the_log_says_so(nothing_built, monkeypatch, caplog):
     built_with = []
     run = kernels.subprocess.run
 
@@ -250,6 +250,7 @@ def test_where_threads_cannot_be_had_the_kernel_does_without(nothing_built, monk
     learner = random_mann(TINY, 3)
     compare(learner, *random_episodes(TINY, 4, batch=3, length=5), fast_unroll(learner))
     assert "-fopenmp" not in built_with[-2]
+    assert "built without -fopenmp: exit 1" in caplog.text
 
 
 @needs_a_compiler
