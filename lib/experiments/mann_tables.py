@@ -74,8 +74,9 @@ def compare_with_paper() -> str:
     verdict = "within 2 points of the paper's row or above it at every instance"
     if differences[worst] < -2:
         verdict = "short of the paper's row by more than 2 points at some instance"
+    who = "MANN" if len(records) == 1 else f"MANN, the mean of {len(records)} seeds,"
     return (
-        f"**{progress} MANN is {verdict}.** Its lowest cell beside the paper is the {report.ordinal(worst)} instance, "
+        f"**{progress} {who} is {verdict}.** Its lowest cell beside the paper is the {report.ordinal(worst)} instance, "
         f"at {differences[worst]:+.1f} points, its highest the {report.ordinal(best)}, at {differences[best]:+.1f}."
         + "".join(_still_rising(record) for record in records if not record.complete)
     )

@@ -557,6 +557,11 @@ def test_the_verdict_on_mann_follows_from_its_records(book, monkeypatch):
     words = mann_tables.compare_with_paper()
     assert "short of the paper's row by more than 2 points" in words
     assert "2nd instance, at -2.8 points" in words
+    ledger.save_record(paper_record(AT_PAPER, seed=1))
+    words = mann_tables.compare_with_paper()
+    assert "MANN, the mean of 2 seeds, is within 2 points" in words
+    assert "2nd instance, at -1.4 points" in words
+    (ledger.ROOT / "data" / "results" / "mann.table1" / "mann-paper-1.json").unlink()
     ledger.save_record(paper_record(AT_PAPER, updates=9_000, complete=False))
     assert "After 9 000 of 100 000 updates" in mann_tables.compare_with_paper()
 
