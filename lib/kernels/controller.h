@@ -88,7 +88,7 @@ INLINE void lstm_backward(int64_t units, const REAL *restrict gates, const REAL 
 /* Where an episode's entry of a step begins, in an array of `u`, the kernel's arguments. */
 #define ENTRY(array, b, t, entries, size) (u->array + ((b) * (entries) + (t)) * (size))
 
-/* `part` over all blocks of the batch, with the paper's number of heads as a constant. */
+/* `part` over all blocks of the batch, with the papers' numbers of heads as constants. */
 #define OVER_BLOCKS(part)                                                                                  \
     do {                                                                                                   \
         const int64_t each = (u->batch + u->threads - 1) / u->threads, deep = (each + BLOCK - 1) / BLOCK;  \
@@ -98,6 +98,8 @@ INLINE void lstm_backward(int64_t units, const REAL *restrict gates, const REAL 
             const int64_t rows = u->batch - first < block ? u->batch - first : block;                      \
             if (u->heads == 4)                                                                             \
                 part(u, 4, first, rows);                                                                   \
+            else if (u->heads == 1)                                                                        \
+                part(u, 1, first, rows);                                                                   \
             else                                                                                           \
                 part(u, u->heads, first, rows);                                                            \
         }                                                                                                  \

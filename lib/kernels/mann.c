@@ -60,11 +60,14 @@ INLINE void forward(const Unroll *u, int64_t H, int64_t first, int64_t rows) {
             REAL *read_weights = ENTRY(read_weights, b, t + 1, T + 1, H * P);
             int64_t *least_used = ENTRY(least_used, b, t + 1, T + 1, H);
             for (int64_t h = 0; h < H; h++) gate[h] = sigmoid(gate[h]);
-            memory_forward(H, N, P, M, u->together, (REAL)u->decay, keys, keys + K - S, gate, read_weights - H * P,
-                           least_used - H, ENTRY(memory, b, 0, 1, M * P), ENTRY(usage, b, 0, 1, P),
-                           ENTRY(erased, b, t, T, S), read_weights, ENTRY(write_weights, b, t, T, H * P), least_used,
-                           ENTRY(cosine, b, t, T, H * P), ENTRY(scale, b, t, T, P),
-                           ENTRY(outputs, b, t + 1, T + 1, O) + U, ENTRY(scratch, b, 0, 1, (H + 1) * P));
+            REAL *memory = ENTRY(memory, b, 0, 1, M * P), *write_weights = ENTRY(write_weights, b, t, T, H * P);
+            write_forward(H, P, M, u->together, keys + K - S, gate, read_weights - H * P, least_used - H, memory,
+                          ENTRY(erased, b, t, T, S), write_weights);
+            address_forward(H, N, P, M, keys, memory, read_weights, ENTRY(cosine, b, t, T, H * P),
+                            ENTRY(scale, b, t, T, P));
+            recall(H, P, M, read_weights, memory, ENTRY(outputs, b, t + 1, T + 1, O) + U); /* equation 4 */
+            usage_forward(H, N, P, (REAL)u->decay, read_weights, write_weights, ENTRY(usage, b, 0, 1, P), least_used,
+                          ENTRY(scratch, b, 0, 1, (H + 1) * P));
         }
     }
 }
@@ -79,12 +82,17 @@ INLINE void backward(const Unroll *u, int64_t H, int64_t first, int64_t rows) {
             REAL *gate = ENTRY(gate, b, t, T, H), *d_alpha = ENTRY(d_alpha, b, t, T, H);
             REAL *read_weights = ENTRY(read_weights, b, t + 1, T + 1, H * P);
             REAL *d_both = u->separate ? d_keys : ENTRY(d_both, b, 0, 1, 2 * S);
-            memory_backward(H, P, M, u->together, keys, keys + K - S, gate, read_weights - H * P,
-                            ENTRY(least_used, b, t, T + 1, H), ENTRY(erased, b, t, T, S), read_weights,
-                            ENTRY(write_weights, b, t, T, H * P), ENTRY(cosine, b, t, T, H * P),
-                            ENTRY(scale, b, t, T, P), ENTRY(d_outputs, b, t, T, O) + U, ENTRY(memory, b, 0, 1, M * P),
-                            ENTRY(d_memory, b, 0, 1, M * P), ENTRY(d_read_weights, b, 0, 1, H * P), d_both, d_both + S,
-                            d_alpha, ENTRY(scratch, b, 0, 1, (H + 1) * P));
+            REAL *memory = ENTRY(memory, b, 0, 1, M * P), *d_memory = ENTRY(d_memory, b, 0, 1, M * P);
+            REAL *d_weights = ENTRY(d_read_weights, b, 0, 1, H * P), *d_read = ENTRY(d_outputs, b, t, T, O) + U;
+            match(H, P, M, d_read, memory, d_weights); /* equation 4 */
+            store(H, P, M, 1, d_read, read_weights, d_memory);
+            address_backward(H, P, M, keys, memory, read_weights, ENTRY(cosine, b, t, T, H * P),
+                             ENTRY(scale, b, t, T, P), d_weights, d_memory, d_both,
+                             ENTRY(scratch, b, 0, 1, (H + 1) * P));
+            for (int64_t i = 0; i < H * P; i++) d_weights[i] = 0; /* spent: from here on it is by the write weights */
+            write_backward(H, P, M, u->together, keys + K - S, gate, read_weights - H * P,
+                           ENTRY(least_used, b, t, T + 1, H), ENTRY(erased, b, t, T, S),
+                           ENTRY(write_weights, b, t, T, H * P), memory, d_memory, d_weights, d_both + S, d_alpha);
             for (int64_t h = 0; h < H; h++) d_alpha[h] *= gate[h] * (1 - gate[h]);
             if (!u->separate)
                 for (int64_t i = 0; i < S; i++) d_keys[i] = d_both[i] + d_both[S + i];
