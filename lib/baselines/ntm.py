@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from lib.config import added
 from lib.memory import addressing, ntm
+from lib.methods.controller import lstm_cell
 from lib.methods.online import OnlineLearner
 from lib.tasks.labels import LabelKind, make_labels
 
@@ -96,9 +97,7 @@ class NTM(OnlineLearner):
     ) -> tuple[Float[Tensor, "batch out"], NTMState]:
         """One step: the controller, a write, a read."""
         gates = projected + self.from_state(torch.cat([state.hidden, state.read], dim=-1))
-        forget, write, output, update = gates.chunk(4, dim=-1)
-        cell = torch.sigmoid(forget) * state.cell + torch.sigmoid(write) * torch.tanh(update)
-        hidden = torch.sigmoid(output) * torch.tanh(cell)
+        hidden, cell = lstm_cell(gates, state.cell)
 
         width = self.config.width
         heads = self.to_write_heads(hidden).unflatten(-1, (self.config.writes, -1))

@@ -20,7 +20,7 @@ from jaxtyping import Int64, UInt8
 from lib import atomic
 
 IMAGE_SIZE = 105  # pixels a side, both of Omniglot and of the glyphs
-TRAIN_SHARE = 1200 / 1623  # Santoro et al. 2016, section 4.1: 1200 of Omniglot's 1623 classes to train on
+OMNIGLOT_CLASSES, TRAINING_CLASSES = 1623, 1200  # Santoro et al. 2016, section 4.1
 
 
 class DataError(RuntimeError):
@@ -64,9 +64,12 @@ class Characters:
         """Drawings per class."""
         return self.packed.shape[1]
 
-    def train_test_split(self) -> tuple[Int64[np.ndarray, "train"], Int64[np.ndarray, "test"]]:
-        """Class indices, int64, to train and to test on: Omniglot's first 1200 and last 423, glyphs in proportion."""
-        split = round(len(self) * TRAIN_SHARE)
+    def train_test_split(
+        self, training: int = TRAINING_CLASSES
+    ) -> tuple[Int64[np.ndarray, "train"], Int64[np.ndarray, "test"]]:
+        """Class indices, int64, to train and to test on: Omniglot's first `training` and the others, glyphs in
+        proportion."""
+        split = round(len(self) * training / OMNIGLOT_CLASSES)
         return np.arange(split), np.arange(split, len(self))
 
     def images(self, classes: np.ndarray | list[int] | None = None) -> UInt8[np.ndarray, "n drawers 105 105"]:

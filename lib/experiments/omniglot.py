@@ -22,11 +22,13 @@ from lib.baselines.lstm import LSTM, LSTMConfig
 from lib.baselines.ntm import NTM, NTMConfig
 from lib.config import added, to_dict
 from lib.data import load_characters
-from lib.data.store import Characters
-from lib.experiments import runs
+from lib.data.store import TRAINING_CLASSES, Characters
+from lib.experiments import mini_mnist, runs
 from lib.experiments.base import Experiment, RunOptions
+from lib.experiments.mini_mnist import MiniMNISTConfig
 from lib.inspector.trace import Trace
 from lib.inspector.trace import record as record_episode
+from lib.methods.flmn import FLMN, FLMNConfig
 from lib.methods.mann import MANN, MANNConfig
 from lib.methods.online import OnlineLearner
 from lib.report import Table
@@ -39,37 +41,53 @@ from lib.training import TrainingConfig, evaluate, pick_device
 
 VALIDATION_CLASSES = 50
 EVALUATION_SEED = 0  # the same test episodes for every method and seed
-LEARNERS = {FeedForwardConfig: FeedForward, LSTMConfig: LSTM, MANNConfig: MANN, NTMConfig: NTM}
+LEARNERS = {
+    FeedForwardConfig: FeedForward,
+    FLMNConfig: FLMN,
+    LSTMConfig: LSTM,
+    MANNConfig: MANN,
+    NTMConfig: NTM,
+}
 
 
 @dataclass(frozen=True)
 class OmniglotConfig:
     """One run: a learner, its episodes, its training and its test."""
 
-    learner: FeedForwardConfig | LSTMConfig | MANNConfig | NTMConfig
+    learner: FeedForwardConfig | FLMNConfig | LSTMConfig | MANNConfig | NTMConfig
     episodes: EpisodeConfig = field(default_factory=EpisodeConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     test_batches: int = 125
     """Minibatches of 16 test episodes: 2000 episodes, 10 000 images for each instance that all classes reach."""
     curriculum: CurriculumConfig | None = added(None)
     """Where the number of classes grows during training; `episodes` then says all else."""
+    training_classes: int = added(TRAINING_CLASSES)
+    """How many of Omniglot's 1623 characters, by number, are trained on or validated with; tests use the others."""
+    short_updates: int | None = added(None)
+    """Of the short profile, where 5000, or 12 000 with strings, do not fit."""
+    mini_mnist: MiniMNISTConfig | None = added(None)
+    """Also test on digits, which training never showed."""
 
 
 def in_profile(paper: OmniglotConfig, profile: str) -> OmniglotConfig:
     """A config of the paper profile, cut down to another."""
     if profile == "paper":
-        return paper
+        return replace(paper, short_updates=None)
     if profile == "short":
         training = replace(paper.training, updates=5_000, validate_every=2_500)
         if paper.episodes.strings:  # with 3125 labels it takes longer before anything is learnt
             training = replace(paper.training, updates=12_000, validate_every=4_000)
+        if paper.short_updates:
+            training = replace(training, updates=paper.short_updates)
         curriculum = paper.curriculum and CurriculumConfig(first=5, every=1_000, tests=(10, 15, 20, 25, 30, 40, 50))
-        return replace(paper, training=training, test_batches=30, curriculum=curriculum)
+        return replace(paper, training=training, test_batches=30, curriculum=curriculum, short_updates=None)
     training = replace(
         paper.training, updates=20, log_every=10, validate_every=20, validation_batches=1, checkpoint_every=10
     )
     curriculum = paper.curriculum and CurriculumConfig(first=3, every=5, tests=(6, 8), test_batches=1)
-    return replace(paper, training=training, test_batches=2, curriculum=curriculum)
+    digits = paper.mini_mnist and replace(paper.mini_mnist, draws=2, batches=1)
+    changes = {"test_batches": 2, "curriculum": curriculum, "mini_mnist": digits, "short_updates": None}
+    return replace(paper, training=training, **changes)
 
 
 def build_learner(config: OmniglotConfig, seed: int) -> OnlineLearner:
@@ -79,7 +97,7 @@ def build_learner(config: OmniglotConfig, seed: int) -> OnlineLearner:
 
 def build_task(config: OmniglotConfig, characters: Characters, seed: int, device: torch.device) -> ClassificationTask:
     """Training, validation and test episodes over disjoint classes."""
-    training, test = characters.train_test_split()
+    training, test = characters.train_test_split(config.training_classes)
     held_out = min(VALIDATION_CLASSES, len(training) // 4)
     final = config.curriculum.episodes(config.training.updates, config.episodes) if config.curriculum else None
 
@@ -112,6 +130,8 @@ def test_scores(config: OmniglotConfig, task: ClassificationTask, learner: Onlin
             sampler = EpisodeSampler(task.test.bank, episodes, seed=EVALUATION_SEED, stream=f"test {classes}")
             by_classes[str(classes)] = score(sampler, config.curriculum.test_batches)
         metrics["by_classes"] = by_classes
+    if config.mini_mnist:
+        metrics["mini_mnist"] = mini_mnist.scores(config.mini_mnist, config.episodes, task, learner, progress)
     return metrics
 
 

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from lib.config import added
 from lib.memory import addressing, lrua
+from lib.methods.controller import lstm_cell
 from lib.methods.online import OnlineLearner
 from lib.tasks.labels import LabelKind, make_labels
 
@@ -160,9 +161,7 @@ class MANN(OnlineLearner):
             hidden = torch.tanh(projected + self.from_state(state.read))
             return hidden, hidden
         gates = projected + self.from_state(torch.cat([state.hidden, state.read], dim=-1))
-        forget, write, output, update = gates.chunk(4, dim=-1)
-        cell = torch.sigmoid(forget) * state.cell + torch.sigmoid(write) * torch.tanh(update)
-        return torch.sigmoid(output) * torch.tanh(cell), cell
+        return lstm_cell(gates, state.cell)
 
     def keys(
         self, cell: Float[Tensor, "batch hidden"]

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lib.config import added
-from lib.tasks.images import MAX_ANGLE, MAX_SHIFT, ImageBank
+from lib.tasks.images import MAX_ANGLE, MAX_SHIFT, ImageBank, PlainBank
 from lib.tasks.labels import STRINGS
 from lib.tasks.seeds import generator
 
@@ -48,7 +48,7 @@ class Episodes(NamedTuple):
 class EpisodeSampler:
     """Draws batches of episodes from a bank, on the bank's device."""
 
-    def __init__(self, bank: ImageBank, config: EpisodeConfig, *, seed: int, stream: str):
+    def __init__(self, bank: ImageBank | PlainBank, config: EpisodeConfig, *, seed: int, stream: str):
         needed = -(-config.length // config.classes) if config.balanced else 1
         if config.balanced and config.length % config.classes:
             raise ValueError(f"a balanced episode of {config.classes} classes cannot have {config.length} images")

@@ -69,6 +69,33 @@ class ImageBank:
         return F.grid_sample(self.pixels.index_select(0, index).unsqueeze(1).float(), grid, align_corners=False) / 255
 
 
+class PlainBank:
+    """Small images that are shown as they are, in place of an `ImageBank`.
+
+    images: uint8 (classes, drawings, height, width), 0 to 255, ink bright; shrunk to 20 x 20.
+    """
+
+    def __init__(self, images: np.ndarray, device: torch.device | str = "cpu"):
+        self.classes, self.drawings = images.shape[:2]
+        self.device = torch.device(device)
+        flat = torch.from_numpy(np.ascontiguousarray(images)).flatten(0, 1).unsqueeze(1).float() / 255
+        shrunk = F.interpolate(flat, size=(SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False)
+        self.pixels = shrunk.flatten(1).to(self.device)
+
+    def draw(
+        self,
+        classes: Int[Tensor, "*batch"],
+        drawings: Int[Tensor, "*batch"],
+        quarter_turns: None = None,
+        angles: None = None,
+        shifts: None = None,
+    ) -> Float[Tensor, "*batch 400"]:
+        """The asked images as flat 20 x 20 vectors in [0, 1]. Raises ValueError if they are to be moved."""
+        if not (quarter_turns is None and angles is None and shifts is None):
+            raise ValueError("these images can only be shown as they are: quarter_turns=False, jitter=False")
+        return self.pixels[classes * self.drawings + drawings]
+
+
 def _shrink(images: Tensor) -> Tensor:
     """uint8 {0, 1} (n, 105, 105) to uint8 0..255 (n, 42, 42): averaged over 5 x 5 pixels, the area of a small pixel."""
     # The same linear map on rows and on columns, read off by applying it to the identity.

@@ -217,6 +217,11 @@ def test_train_and_test_classes_are_disjoint_and_in_proportion(classes: int, tra
     assert np.concatenate(split).tolist() == list(range(classes))
 
 
+def test_another_share_of_the_classes_can_be_trained_on():
+    characters = Characters("x", np.zeros((1623, 2, 105, 14), np.uint8), ("",) * 1623, "", is_standin=True)
+    assert [len(part) for part in characters.train_test_split(1209)] == [1209, 414]
+
+
 def test_images_unpack_to_ink_and_paper():
     ink = np.random.default_rng(1).random((4, 2, 105, 105)) < 0.3
     characters = Characters("x", np.packbits(ink, axis=-1), ("",) * 4, "", is_standin=True)

@@ -1,0 +1,103 @@
+"""Mureja et al. 2017: every table and figure as an experiment.
+
+| here | paper |
+| --- | --- |
+| `flmn.table1` | table 1: Omniglot without augmentation (I) and with it (II), test accuracy by instance |
+| `flmn.figure3`, `flmn.figure4` | training accuracy of the runs of table 1, experiments I and II |
+| `flmn.figure5` | the loss of the same runs |
+| `flmn.table2` | table 2: the networks of table 1, tested on digits |
+| `flmn.fair` | not in the paper: what its MANN lacks |
+
+Reading notes. Five classes and «10 samples per each class»: balanced episodes, unlike Santoro's. 1209 classes are
+trained on, by number, of which the last 50 are held out to validate on. The paper is silent on minibatch, optimizer,
+sizes of controller and memory, and decay of usage: those of Santoro et al. 2016 serve both networks. Its MANN has one
+head; which reading of Santoro's text it follows is not said: ours is that of `mann.table1`.
+"""
+
+from dataclasses import replace
+
+from lib.config import to_dict
+from lib.experiments import flmn_tables as tables
+from lib.experiments.base import Experiment
+from lib.experiments.mini_mnist import MiniMNISTConfig
+from lib.experiments.omniglot import OmniglotConfig, in_profile, omniglot_experiment
+from lib.methods.flmn import FLMNConfig
+from lib.methods.mann import MANNConfig
+from lib.tasks.episodes import EpisodeConfig
+
+PAPER = "Mureja et al. 2017"
+COSTS = {"smoke": "seconds", "short": "minutes", "paper": "an hour or two on a CPU core"}
+NOT_AUGMENTED = EpisodeConfig(balanced=True, quarter_turns=False, jitter=False)
+AUGMENTED = EpisodeConfig(balanced=True, quarter_turns=False)
+
+
+def setting(learner: FLMNConfig | MANNConfig, episodes: EpisodeConfig = NOT_AUGMENTED) -> OmniglotConfig:
+    """A run of the paper's setting."""
+    return OmniglotConfig(
+        learner, episodes, training_classes=1209, short_updates=10_000, mini_mnist=MiniMNISTConfig()
+    )
+
+
+ONE_READ = MANNConfig(reads=1)
+TABLE1 = {
+    "mann-1": setting(ONE_READ),
+    "flmn-1": setting(FLMNConfig()),
+    "mann-2": setting(ONE_READ, AUGMENTED),
+    "flmn-2": setting(FLMNConfig(), AUGMENTED),
+}
+FAIR = {
+    "flmn-dynamic-gate": setting(FLMNConfig(gate="dynamic")),
+    "mann-four-reads": setting(MANNConfig()),
+    "mann-four-reads-small": setting(MANNConfig(hidden=166)),  # as many parameters as FLMN, see the tests
+    "mann-half-memory": setting(replace(ONE_READ, slots=64)),
+    "mann-shared-key": setting(replace(ONE_READ, keys="shared")),
+    "mann-constant-gate": setting(replace(ONE_READ, gate="constant")),
+}
+
+
+def drawn(name: str, title: str, variants: tuple[str, ...], table) -> Experiment:
+    """A table or figure of the runs of table 1."""
+
+    def config(variant: str, profile: str) -> dict:
+        return to_dict(in_profile(TABLE1[variant], profile))
+
+    return Experiment(
+        name=name,
+        paper=PAPER,
+        title=title,
+        variants=variants,
+        run=None,
+        config=config,
+        table=table,
+        costs=COSTS,
+        drawn_from={variant: ("flmn.table1", variant) for variant in variants},
+    )
+
+
+FIRST, SECOND = ("mann-1", "flmn-1"), ("mann-2", "flmn-2")
+SEEDS = (0, 1, 2)
+
+EXPERIMENTS = (
+    omniglot_experiment(
+        "flmn.table1",
+        PAPER,
+        "Omniglot, five classes an episode, without augmentation (I) and with it (II): test accuracy by instance",
+        TABLE1,
+        tables.table1,
+        COSTS,
+        wanted=tuple((variant, seed) for seed in SEEDS for variant in ("flmn-1", "mann-1", "flmn-2", "mann-2")),
+    ),
+    drawn("flmn.table2", "Trained on Omniglot, tested on miniMNIST", (*FIRST, *SECOND), tables.table2),
+    drawn("flmn.figure3", "Experiment I: training accuracy of MANN and FLMN", FIRST, tables.figure3),
+    drawn("flmn.figure4", "Experiment II: training accuracy of MANN and FLMN", SECOND, tables.figure4),
+    drawn("flmn.figure5", "The training loss of MANN and FLMN", (*FIRST, *SECOND), tables.figure5),
+    omniglot_experiment(
+        "flmn.fair",
+        PAPER,
+        "Experiment I: how much of FLMN's advantage is the paper's choice of MANN (not in the paper)",
+        FAIR,
+        tables.fair,
+        COSTS,
+        wanted=tuple((variant, seed) for seed in SEEDS for variant in FAIR),
+    ),
+)

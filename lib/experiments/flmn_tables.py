@@ -1,0 +1,48 @@
+"""Mureja et al. 2017: the tables that the command line and the book show, the paper's numbers beside the ledger's."""
+
+from lib import ledger, report
+from lib.experiments.curves import curve_table, training_accuracy, training_loss
+
+PROFILES_SHOWN = ("paper", "short")
+TABLE1_LABELS = {
+    "mann-santoro": "MANN, as reported by Santoro et al.",
+    "mann-experiment1": "MANN, one read, experiment I",
+    "flmn-experiment1": "FLMN, experiment I",
+    "mann-experiment2": "MANN, one read, experiment II",
+    "flmn-experiment2": "FLMN, experiment II",
+}
+FAIR_LABELS = {
+    "flmn-dynamic-gate": "FLMN, the controller sets the gate",
+    "mann-four-reads": "MANN, four heads",
+    "mann-four-reads-small": "MANN, four heads, as many parameters as FLMN",
+    "mann-half-memory": "MANN, one head, half the memory",
+    "mann-shared-key": "MANN, one head, which stores the key that it looks for",
+    "mann-constant-gate": "MANN, one head, the gate one learnt number",
+}
+
+
+def _variant(row: str) -> str:
+    return row.replace("-experiment", "-")
+
+
+def table1() -> report.Table:
+    """Table 1 with our rows."""
+    paper = ledger.paper_numbers("flmn")["table1"]
+    rows = []
+    for name, label in TABLE1_LABELS.items():
+        note = "borrowed by the paper" if name == "mann-santoro" else ""
+        rows.append(report.Row(label, "paper", tuple(str(v) for v in paper[name]), note))
+        if name != "mann-santoro":
+            rows += report.accuracy_rows("flmn.table1", _variant(name), label, paper["instances"], PROFILES_SHOWN)
+    caption = "Test accuracy in percent by instance, five classes an episode (Mureja et al. 2017, table 1)"
+    return report.Table(caption, tuple(report.ordinal(k) for k in paper["instances"]), tuple(rows))
+
+
+def table2() -> report.Table:
+    """Table 2 with our rows, the mean over the draws of the images and how far they spread."""
+    paper = ledger.paper_numbers("flmn")["table2"]
+    rows = [report.Row(label, "paper", tuple(str(v) for v in paper[key])) for key, label in PAPERS_TABLE2.items()]
+    for name, label in list(TABLE1_LABELS.items())[1:]:
+        rows += report.digit_rows("flmn.table1", _variant(name), label, paper["instances"], PROFILES_SHOWN)
+    caption = "Trained on Omniglot, tested on miniMNIST: accuracy in percent by instance (Mureja et al. 2017, table 2)"
+    return report.Table(caption, tuple(report.ordinal(k) for k in paper["instances"]), tuple(rows))
