@@ -67,6 +67,25 @@ def validation_rows(
     return _rows(experiment, variant, label, instances, profiles, last_validation, _validated_at)
 
 
+def digit_rows(experiment: str, variant: str, label: str, instances: list[int], profiles: Iterable[str]) -> list[Row]:
+    """As `accuracy_rows`, with the test on miniMNIST in place of that on characters: the mean over the draws."""
+
+    def on_digits(record: Record) -> list[float | None]:
+        return record.metrics.get("mini_mnist", {}).get("accuracy", [None] * max(instances))
+
+    return _rows(experiment, variant, label, instances, profiles, on_digits, _spread_of_draws)
+
+
+def _spread_of_draws(records: list[Record]) -> str:
+    draws = [draw[1] for record in records for draw in record.metrics.get("mini_mnist", {}).get("by_draw", [])]
+    if not draws:
+        return ", not tested on digits"
+    parts = [f"2nd instance {100 * min(draws):.1f} to {100 * max(draws):.1f} over {len(draws)} draws of the images"]
+    if any(record.metrics["mini_mnist"]["data"]["is_standin"] for record in records):
+        parts.append(f"STAND-IN DIGITS: {records[0].metrics['mini_mnist']['data']['name']}")
+    return "".join(f", {part}" for part in parts)
+
+
 def _validated_at(records: list[Record]) -> str:
     last = [
         record.curve["validation_update"][-1] for record in records if (record.curve or {}).get("validation_update")

@@ -1,10 +1,10 @@
 """Every table and figure of the papers, by its name in the paper: `EXPERIMENTS["mann.table1"]`."""
 
-from lib.experiments import mann, mann_regression
+from lib.experiments import flmn, mann, mann_regression
 from lib.experiments.base import PROFILES, Experiment, RunOptions
 
 EXPERIMENTS: dict[str, Experiment] = {
-    experiment.name: experiment for module in (mann, mann_regression) for experiment in module.EXPERIMENTS
+    experiment.name: experiment for module in (mann, mann_regression, flmn) for experiment in module.EXPERIMENTS
 }
 
 

@@ -33,9 +33,7 @@ AUGMENTED = EpisodeConfig(balanced=True, quarter_turns=False)
 
 def setting(learner: FLMNConfig | MANNConfig, episodes: EpisodeConfig = NOT_AUGMENTED) -> OmniglotConfig:
     """A run of the paper's setting."""
-    return OmniglotConfig(
-        learner, episodes, training_classes=1209, short_updates=10_000, mini_mnist=MiniMNISTConfig()
-    )
+    return OmniglotConfig(learner, episodes, training_classes=1209, short_updates=10_000, mini_mnist=MiniMNISTConfig())
 
 
 ONE_READ = MANNConfig(reads=1)

@@ -1,9 +1,8 @@
 """Mureja et al. 2017: the tables that the command line and the book show, the paper's numbers beside the ledger's."""
 
 from lib import ledger, report
-from lib.experiments.curves import curve_table, training_accuracy, training_loss
+from lib.experiments.curves import PROFILES_SHOWN, accuracy_curves, loss_curves
 
-PROFILES_SHOWN = ("paper", "short")
 TABLE1_LABELS = {
     "mann-santoro": "MANN, as reported by Santoro et al.",
     "mann-experiment1": "MANN, one read, experiment I",
@@ -31,7 +30,7 @@ def table1() -> report.Table:
     rows = []
     for name, label in TABLE1_LABELS.items():
         note = "borrowed by the paper" if name == "mann-santoro" else ""
-        rows.append(report.Row(label, "paper", tuple(str(v) for v in paper[name]), note))
+        rows.append(report.Row(label, "paper", tuple(str(v) for v in paper["rows"][name]), note))
         if name != "mann-santoro":
             rows += report.accuracy_rows("flmn.table1", _variant(name), label, paper["instances"], PROFILES_SHOWN)
     caption = "Test accuracy in percent by instance, five classes an episode (Mureja et al. 2017, table 1)"
@@ -41,8 +40,46 @@ def table1() -> report.Table:
 def table2() -> report.Table:
     """Table 2 with our rows, the mean over the draws of the images and how far they spread."""
     paper = ledger.paper_numbers("flmn")["table2"]
-    rows = [report.Row(label, "paper", tuple(str(v) for v in paper[key])) for key, label in PAPERS_TABLE2.items()]
+    rows = [report.Row(name.upper(), "paper", tuple(str(v) for v in paper["rows"][name])) for name in ("mann", "flmn")]
     for name, label in list(TABLE1_LABELS.items())[1:]:
         rows += report.digit_rows("flmn.table1", _variant(name), label, paper["instances"], PROFILES_SHOWN)
     caption = "Trained on Omniglot, tested on miniMNIST: accuracy in percent by instance (Mureja et al. 2017, table 2)"
     return report.Table(caption, tuple(report.ordinal(k) for k in paper["instances"]), tuple(rows))
+
+
+def figure3() -> report.Table:
+    """Figure 3 as numbers."""
+    return accuracy_curves(
+        "Training accuracy in percent, experiment I, means of 500 updates (Mureja et al. 2017, figure 3)",
+        {"MANN": ("flmn.table1", "mann-1"), "FLMN": ("flmn.table1", "flmn-1")},
+    )
+
+
+def figure4() -> report.Table:
+    """Figure 4 as numbers."""
+    return accuracy_curves(
+        "Training accuracy in percent, experiment II, means of 500 updates (Mureja et al. 2017, figure 4)",
+        {"MANN": ("flmn.table1", "mann-2"), "FLMN": ("flmn.table1", "flmn-2")},
+    )
+
+
+def figure5() -> report.Table:
+    """Figure 5 as numbers."""
+    labels = {"MANN, I": "mann-1", "FLMN, I": "flmn-1", "MANN, II": "mann-2", "FLMN, II": "flmn-2"}
+    return loss_curves(
+        "Training loss in nats, means of 500 updates (Mureja et al. 2017, figure 5)",
+        {label: ("flmn.table1", variant) for label, variant in labels.items()},
+    )
+
+
+def fair() -> report.Table:
+    """What the paper's MANN lacks, beside FLMN."""
+    instances = ledger.paper_numbers("flmn")["table1"]["instances"]
+    rows = []
+    for variant in ("flmn-1", "mann-1"):
+        label = TABLE1_LABELS[variant.replace("-", "-experiment")]
+        rows += report.accuracy_rows("flmn.table1", variant, label, instances, PROFILES_SHOWN)
+    for variant, label in FAIR_LABELS.items():
+        rows += report.accuracy_rows("flmn.fair", variant, label, instances, PROFILES_SHOWN)
+    caption = "Test accuracy in percent by instance, experiment I, one thing changed in each row"
+    return report.Table(caption, tuple(report.ordinal(k) for k in instances), tuple(rows))

@@ -1,6 +1,7 @@
 """Santoro et al. 2016: the tables that the command line and the book show, the paper's numbers beside the ledger's."""
 
 from lib import ledger, report
+from lib.experiments.curves import accuracy_curves
 
 PROFILES_SHOWN = ("paper", "short")
 SAMPLES = (1, 5, 10, 20, 30, 40, 50)  # of an episode, in the tables of regression
@@ -99,7 +100,7 @@ def figure2() -> report.Table:
     """Figure 2 as numbers: training accuracy by instance at some points of the runs."""
     curves = {"a: LSTM": ("mann.table1", "lstm"), "b: MANN": ("mann.table1", "mann")}
     curves |= {"c: LSTM, 15 classes": ("mann.table2", "lstm-15"), "d: MANN, 15 classes": ("mann.table2", "mann-15")}
-    return _curves("Training accuracy in percent, means of 500 updates (Santoro et al. 2016, figure 2)", curves)
+    return accuracy_curves("Training accuracy in percent, means of 500 updates (Santoro et al. 2016, figure 2)", curves)
 
 
 def figure3() -> report.Table:
@@ -110,29 +111,10 @@ def figure3() -> report.Table:
         "b: ten classes": ("mann.figure3", "ten"),
         "ten classes, wiped": ("mann.figure3", "ten-wiped"),
     }
-    return _curves(
+    return accuracy_curves(
         "Training accuracy in percent, the memory not wiped, means of 500 updates (Santoro et al. 2016, figure 3)",
         curves,
     )
-
-
-def _curves(caption: str, curves: dict[str, tuple[str, str]]) -> report.Table:
-    instances, points = (1, 2, 5, 10), (1_000, 2_500, 5_000, 10_000, 20_000, 50_000, 100_000)
-    rows = []
-    for label, (experiment, variant) in curves.items():
-        each_profile = (ledger.load_records(experiment, variant, profile) for profile in PROFILES_SHOWN)
-        records = next((records for records in each_profile if records), [])
-        if not records:
-            rows.append(report.Row(label, "ours", (), report.NOT_RUN))
-        for record in records:
-            at = dict(zip(record.curve["update"], record.curve["accuracy"], strict=True))
-            for k in instances:
-                cells = tuple(
-                    f"{100 * at[u][k - 1]:.1f}" if u in at and at[u][k - 1] is not None else "–" for u in points
-                )
-                source = f"ours, {record.profile}, seed {record.seed}"
-                rows.append(report.Row(f"{label}, {report.ordinal(k)}", source, cells, report.note_on([record])))
-    return report.Table(caption, tuple(f"{u:,}".replace(",", " ") for u in points), tuple(rows))
 
 
 def figure4() -> report.Table:

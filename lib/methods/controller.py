@@ -1,4 +1,4 @@
-"""The LSTM controller's cell, shared by the networks with an external memory (Santoro et al. 2016, equations 11 to 15)."""
+"""The LSTM controller that the networks with an external memory share (Santoro et al. 2016, equations 11 to 15)."""
 
 import torch
 from jaxtyping import Float

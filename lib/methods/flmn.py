@@ -49,7 +49,7 @@ class FLMNConfig:
     usage_decay: float = 0.99
     """γ of equation 4 (paper: silent; MANN's)."""
     gate: Literal["constant", "dynamic"] = "constant"
-    """`constant`: α is one learnt number, «a scalar gate parameter»; `dynamic`: the controller gives it at each step."""
+    """`constant`: α is one learnt number, «a scalar gate parameter»; `dynamic`: the controller's at each step."""
     labels: LabelKind = "one-hot"
     """What it is told and predicts, see `lib/tasks/labels.py`."""
 
@@ -130,9 +130,7 @@ class FLMN(OnlineLearner):
         read = addressing.read(read_weights, label_memory).squeeze(1)
 
         # Usage only chooses slots: no gradient passes through it.
-        usage = lrua.update_usage(
-            state.usage, read_weights.detach(), write_weights.detach(), self.config.usage_decay
-        )
+        usage = lrua.update_usage(state.usage, read_weights.detach(), write_weights.detach(), self.config.usage_decay)
         least_used = lrua.least_used_slots(usage, 1)
 
         memories = (feature_memory, label_memory)

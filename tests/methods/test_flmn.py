@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.func import functional_call
 
-from lib.methods.flmn import FLMN, FLMNConfig
 from lib.memory import addressing, lrua
+from lib.methods.flmn import FLMN, FLMNConfig
 from tests.cases import random_cases, seeds
 from tests.methods import reference_flmn as reference
 from tests.methods.test_mann import (
@@ -65,7 +65,9 @@ def compare_with_reference(learner: FLMN, xs: torch.Tensor, ys: torch.Tensor) ->
     """Logits, probabilities and every state of whole episodes, to 1e-9."""
     config = learner.config
     sizes = {"hidden_size": config.hidden, "slots": config.slots, "width": config.width, "classes": config.classes}
-    logits, streams = reference.episode(to_reference(learner), xs.numpy(), ys.numpy(), decay=config.usage_decay, **sizes)
+    logits, streams = reference.episode(
+        to_reference(learner), xs.numpy(), ys.numpy(), decay=config.usage_decay, **sizes
+    )
     np.testing.assert_allclose(learner(xs, ys).detach(), logits, atol=1e-9, rtol=0)
     learner.begin(len(xs))
     for t in range(xs.shape[1]):
