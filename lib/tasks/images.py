@@ -86,9 +86,9 @@ class PlainBank:
         self,
         classes: Int[Tensor, "*batch"],
         drawings: Int[Tensor, "*batch"],
-        quarter_turns: None = None,
-        angles: None = None,
-        shifts: None = None,
+        quarter_turns: Tensor | None = None,
+        angles: Tensor | None = None,
+        shifts: Tensor | None = None,
     ) -> Float[Tensor, "*batch 400"]:
         """The asked images as flat 20 x 20 vectors in [0, 1]. Raises ValueError if they are to be moved."""
         if not (quarter_turns is None and angles is None and shifts is None):

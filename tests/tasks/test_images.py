@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from PIL import Image
 
-from lib.tasks.images import BLOCK, MAX_ANGLE, MAX_SHIFT, ImageBank
+from lib.tasks.images import BLOCK, MAX_ANGLE, MAX_SHIFT, ImageBank, PlainBank
 from tests.cases import random_cases, seeds
 from tests.tasks.drawings import strokes
 
@@ -183,3 +183,18 @@ def test_a_gpu_draws_the_same_images(bank):
     on_gpu = ImageBank(IMAGES, "cuda").draw(classes.cuda(), drawings.cuda(), turns.cuda(), angles.cuda())
     assert on_gpu.device.type == "cuda"
     torch.testing.assert_close(on_gpu.cpu(), bank.draw(classes, drawings, turns, angles), atol=1e-3, rtol=0)
+
+
+def test_a_plain_bank_shows_its_images_as_they_are_and_only_so():
+    images = np.random.default_rng(0).integers(0, 256, (3, 2, 28, 28), dtype=np.uint8)
+    bank = PlainBank(images)
+    classes, drawings = torch.tensor([2, 0]), torch.tensor([1, 1])
+    shown = bank.draw(classes, drawings)
+    assert shown.shape == (2, 400)
+    assert shown.min() >= 0
+    assert shown.max() <= 1
+    for found, image in zip(shown, (images[2, 1], images[0, 1]), strict=True):
+        expected = Image.fromarray(image).resize((20, 20), Image.Resampling.BILINEAR)
+        assert np.abs(found.numpy().reshape(20, 20) - np.asarray(expected) / 255).max() < 0.01
+    with pytest.raises(ValueError, match="as they are"):
+        bank.draw(classes, drawings, angles=torch.zeros(2))

@@ -1,0 +1,160 @@
+"""FLMN's experiments: their configs are the paper's, a run is tested on digits too, and its tables show it."""
+
+import dataclasses
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from lib import ledger
+from lib.data.mnist import make_digits
+from lib.experiments import RunOptions, find_experiment, flmn, flmn_tables, mini_mnist, omniglot
+from lib.experiments.mini_mnist import MiniMNISTConfig
+from lib.methods.flmn import FLMN
+from lib.tasks.episodes import EpisodeSampler
+from lib.tasks.images import PlainBank
+from tests.experiments.made_up import made_up_characters
+
+PAPER = ledger.paper_numbers("flmn")
+
+
+@pytest.fixture
+def book(tmp_path, monkeypatch):
+    """A project of its own, with made-up characters, the stand-in for MNIST, and a shorter smoke profile."""
+    root, characters, in_profile = tmp_path / "project", made_up_characters(), omniglot.in_profile
+    monkeypatch.setattr(ledger, "ROOT", root)
+    monkeypatch.setenv("BOOK_RESULTS_DIR", str(root / "data" / "results"))
+    monkeypatch.setattr(ledger, "paper_numbers", lambda _: PAPER)
+    monkeypatch.setattr(omniglot, "load_characters", lambda *_, **__: characters)
+    monkeypatch.setattr(mini_mnist, "load_mnist", make_digits)
+
+    def small(paper, profile):
+        found = in_profile(paper, profile)
+        shorter = replace(found.training, updates=4, log_every=2, checkpoint_every=2, validate_every=4, batch_size=2)
+        return replace(found, training=shorter, test_batches=1)
+
+    monkeypatch.setattr(omniglot, "in_profile", small)
+    return root
+
+
+def parameters(config: omniglot.OmniglotConfig) -> int:
+    return sum(parameter.numel() for parameter in omniglot.build_learner(config, 0).parameters())
+
+
+def test_the_settings_are_the_papers():
+    for variant in flmn.TABLE1:
+        config = omniglot.in_profile(flmn.TABLE1[variant], "paper")
+        assert config.training.updates == 100_000
+        assert config.training_classes == 1209
+        assert (config.episodes.classes, config.episodes.length, config.episodes.balanced) == (5, 50, True)
+        assert config.episodes.jitter == variant.endswith("-2")
+        assert not config.episodes.quarter_turns
+        assert config.mini_mnist.images == 20
+    mann, ours = flmn.TABLE1["mann-1"].learner, flmn.TABLE1["flmn-1"].learner
+    assert mann.reads == 1
+    assert mann.slots * mann.width == 2 * ours.slots * ours.width
+
+
+def test_profiles_differ_in_size_and_not_in_what_is_learnt():
+    smoke, short, paper = (
+        omniglot.in_profile(flmn.TABLE1["flmn-2"], profile) for profile in ("smoke", "short", "paper")
+    )
+    assert smoke.learner == short.learner == paper.learner
+    assert smoke.episodes == short.episodes == paper.episodes
+    assert (smoke.training.updates, short.training.updates, paper.training.updates) == (20, 10_000, 100_000)
+    assert smoke.mini_mnist.draws < short.mini_mnist.draws == paper.mini_mnist.draws == 20
+
+
+def test_the_fair_comparison_is_of_equal_memory_or_equal_parameters():
+    ours = flmn.TABLE1["flmn-1"]
+    for variant in ("mann-four-reads-small", "flmn-dynamic-gate"):
+        assert parameters(flmn.FAIR[variant]) == pytest.approx(parameters(ours), rel=0.001)
+    assert parameters(flmn.TABLE1["mann-1"]) == pytest.approx(parameters(ours), rel=0.02)
+    for variant, config in flmn.FAIR.items():
+        changed = {
+            field.name
+            for field in dataclasses.fields(config)
+            if getattr(config, field.name) != getattr(ours, field.name)
+        }
+        assert changed <= {"learner"}, variant
+
+
+def test_a_run_is_tested_on_digits_too_and_shown(book):
+    table = find_experiment("flmn.table1")
+    record = table.run("flmn-1", "smoke", 0, RunOptions(device="cpu", progress=False, runs=book / "runs"))
+    digits = record.metrics["mini_mnist"]
+    assert len(digits["by_draw"]) == 2
+    assert digits["by_draw"][0] != digits["by_draw"][1]
+    assert digits["accuracy"] == pytest.approx(np.mean(digits["by_draw"], axis=0))
+    assert digits["data"]["is_standin"]
+    assert record.config["training_classes"] == 1209
+    assert "short_updates" not in record.config
+
+    ledger.save_record(replace(record, profile="short"))
+    (row,) = [row for row in flmn_tables.table2().rows if row.source == "ours, short"]
+    assert row.cells == tuple(f"{100 * digits['accuracy'][k - 1]:.1f}" for k in (1, 2, 10))
+    assert "over 2 draws of the images" in row.note
+    assert "STAND-IN DIGITS: digit glyphs" in row.note
+    shown = {row.label: row for row in flmn_tables.table1().rows if row.source != "paper"}
+    assert shown["FLMN, experiment I"].cells[1] == f"{100 * record.metrics['accuracy'][1]:.1f}"
+    assert shown["MANN, one read, experiment I"].note == "not run"
+
+
+@pytest.mark.parametrize("name", ["table1", "table2", "figure3", "figure4", "figure5", "fair"])
+def test_every_table_is_whole_before_anything_was_run(book, name):
+    table = find_experiment(f"flmn.{name}").table()
+    assert table.rows
+    assert all(len(row.cells) in (0, len(table.columns)) for row in table.rows)
+
+
+def test_figures_are_drawn_from_the_runs_of_table_1():
+    for name in ("table2", "figure3", "figure4", "figure5"):
+        experiment = find_experiment(f"flmn.{name}")
+        for variant, (source, drawn) in experiment.drawn_from.items():
+            assert source == "flmn.table1"
+            assert experiment.config(variant, "short") == find_experiment(source).config(drawn, "short")
+
+
+def test_the_loss_is_shown_at_the_updates_of_the_curve(book):
+    record = find_experiment("flmn.table1").run(
+        "flmn-1", "smoke", 0, RunOptions(device="cpu", progress=False, runs=book / "runs")
+    )
+    curve = record.curve | {"update": [1_000, 2_500], "loss": [1.5, 0.25]}
+    ledger.save_record(replace(record, profile="short", curve=curve))
+    (row,) = [row for row in flmn_tables.figure5().rows if row.label == "FLMN, I"]
+    assert row.cells[:3] == ("1.500", "0.250", "–")
+
+
+def test_a_draw_takes_so_many_images_of_each_digit_and_none_twice():
+    digits = make_digits("test")
+    bank = mini_mnist.draw(digits, 20, seed=3)
+    assert (bank.classes, bank.drawings) == (10, 20)
+    assert torch.equal(bank.pixels, mini_mnist.draw(digits, 20, seed=3).pixels)
+    assert not torch.equal(bank.pixels, mini_mnist.draw(digits, 20, seed=4).pixels)
+    everything = PlainBank(digits.images[None])
+    for digit in range(10):
+        own = everything.pixels[torch.from_numpy(digits.labels == digit)]
+        for image in bank.pixels.view(10, 20, -1)[digit]:
+            assert (own - image).abs().amax(1).min() == 0
+
+
+def test_the_episodes_of_digits_are_plain_ones_of_five_classes(monkeypatch):
+    seen = []
+
+    def evaluated(learner, task, sampler, batches, progress):
+        seen.append(sampler)
+        return {"accuracy": [1.0, None]}
+
+    monkeypatch.setattr(mini_mnist, "load_mnist", make_digits)
+    monkeypatch.setattr(mini_mnist, "evaluate", evaluated)
+    setting = flmn.TABLE1["flmn-2"]
+    task = omniglot.build_task(setting, made_up_characters(), 0, torch.device("cpu"))
+    config = MiniMNISTConfig(draws=3, batches=1)
+    found = mini_mnist.scores(config, setting.episodes, task, FLMN(flmn.FLMNConfig()))
+    assert found["by_draw"] == [[1.0, None]] * 3
+    assert found["accuracy"] == [1.0, None]
+    assert all(isinstance(sampler, EpisodeSampler) for sampler in seen)
+    batch = seen[0].batch(0, 4)
+    assert all(len(row.unique()) == 5 for row in batch.ys)
+    assert batch.xs.shape == (4, 50, 400)
