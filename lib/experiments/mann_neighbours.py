@@ -89,6 +89,7 @@ def run(
         task=ReconstructionTask(shown.train, shown.validation),
         build=lambda: Autoencoder(config.autoencoder),
         test=lambda trained: score(config, characters, device, trained.encode, options.progress),
+        trained_as=("autoencoder", config.autoencoder),
     )
     return runs.run_alone(autoencoder)
 

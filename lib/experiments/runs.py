@@ -54,14 +54,19 @@ class Run:
     """From the trained learner to the record's metrics."""
     after: Callable[[ledger.Record, Any], object] | None = None
     """Is called with a record that was saved with its checkpoint, and the learner."""
+    trained_as: tuple[str, Any] | None = None
+    """A name in place of the variant's, and what of the config training depends on, where variants differ in their
+    tests alone: whichever runs first trains for all."""
 
     def __post_init__(self):
         self.device = pick_device(self.options.device)
         self.name = ledger.record_name(self.experiment, self.variant, self.profile, self.seed)
         distributed.in_first(partial(ledger.refuse_stand_in, self.name, self.data))  # before the work, not after it
         self.learner = fresh(self.build, self.seed).to(self.device)
-        self.identity = {"run": self.name, "config": to_dict(self.config), "data": self.data}
-        self.in_progress = self.options.runs / self.name / "checkpoint.safetensors"
+        trained_as, config = self.trained_as or (self.variant, self.config)
+        trained = ledger.record_name(self.experiment, trained_as, self.profile, self.seed)
+        self.identity = {"run": trained, "config": to_dict(config), "data": self.data}
+        self.in_progress = self.options.runs / trained / "checkpoint.safetensors"
         fetch = partial(_fetch_unfinished, self.name, self.in_progress, self.identity, self.config.training)
         distributed.in_first(fetch)
 

@@ -66,6 +66,22 @@ def test_a_kept_autoencoder_is_verified(book):
     assert not ok
 
 
+def test_one_autoencoder_is_trained_for_both_numbers_of_classes(book):
+    experiment = find_experiment("mann.table2")
+    five = experiment.run("knn-deep-5", "smoke", 0, options(book, keep_checkpoint=True))
+    (folder,) = (book / "runs" / "mann.table2").iterdir()
+    trained = (folder / "checkpoint.safetensors").read_bytes()
+    fifteen = experiment.run("knn-deep-15", "smoke", 0, options(book, keep_checkpoint=True))
+    assert [folder] == list((book / "runs" / "mann.table2").iterdir())
+    assert trained == (folder / "checkpoint.safetensors").read_bytes()
+    assert (fifteen.updates, fifteen.curve) == (five.updates, five.curve)
+    assert fifteen.metrics["accuracy"] != five.metrics["accuracy"]
+    assert fifteen.checkpoint["file"] != five.checkpoint["file"]
+    for record in (five, fifteen):
+        ok, message = experiment.verify(record, "cpu")
+        assert ok, message
+
+
 def test_the_autoencoder_sees_three_times_what_mann_does():
     deep, learnt = mann.NEIGHBOURS["knn-deep-5"], mann.TABLE2["mann-5"]
     assert deep.training.updates * deep.training.batch_size == 3 * learnt.training.updates * learnt.training.batch_size
