@@ -4,7 +4,9 @@ from typing import Any
 
 from lib.inspector.trace import Trace, record
 
-__all__ = ["EraseSlot", "FreezeSlot", "Inspector", "Laboratory", "SwapLabels", "Trace", "record"]
+LABORATORY = ("EraseSlot", "FreezeSlot", "Laboratory", "SwapLabelRows", "SwapLabels")
+
+__all__ = ["EraseSlot", "FreezeSlot", "Inspector", "Laboratory", "SwapLabelRows", "SwapLabels", "Trace", "record"]
 
 
 def __getattr__(name: str) -> Any:
@@ -13,7 +15,7 @@ def __getattr__(name: str) -> Any:
         from lib.inspector.viewer import Inspector
 
         return Inspector
-    if name in ("EraseSlot", "FreezeSlot", "Laboratory", "SwapLabels"):
+    if name in LABORATORY:
         from lib.inspector import laboratory
 
         return getattr(laboratory, name)

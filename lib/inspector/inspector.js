@@ -71,6 +71,7 @@ function unpack(payload) {
     shapes[name] = shape;
   }
   const [T, C] = shapes.probabilities, S = shapes.images[1], [, N, M] = shapes.memory ?? [T, 0, 0];
+  const L = shapes.label_memory?.[2] ?? 0; // columns of a memory for labels, beside one for features
   const R = shapes.read_weights?.[1] ?? 0, W = shapes.write_weights?.[1] ?? 0;
 
   const weight = (name, heads) => (t, slot, head) => arrays[name][(t * heads + head) * N + slot];
@@ -89,15 +90,22 @@ function unpack(payload) {
   const probability = (t, label) => arrays.probabilities[t * C + label];
   const answers = range(T).map((t) => range(C).reduce((best, c) => (probability(t, c) > probability(t, best) ? c : best), 0));
 
-  const cell = (t, slot, column) => arrays.memory[(t * N + slot) * M + column];
-  const mean = range(N ? T : 0).map((t) => range(M).map((j) => sum(range(N).map((slot) => cell(t, slot, j))) / N));
-  const view = (value) => { // with the size that nearly all of its cells keep below
-    const sizes = range(N * T * M).map((k) => Math.abs(value(Math.floor(k / (N * M)), Math.floor(k / M) % N, k % M)));
-    return { value, scale: quantile(sizes, 0.99) || 1 };
+  const memory = (name, columns) => { // its cells as they are, and what they have beyond the mean slot
+    const cell = (t, slot, column) => arrays[name][(t * N + slot) * columns + column];
+    const mean = range(T).map((t) => range(columns).map((j) => sum(range(N).map((slot) => cell(t, slot, j))) / N));
+    const view = (value) => { // with the size that nearly all of its cells keep below
+      const sizes = range(N * T * columns).map((k) =>
+        Math.abs(value(Math.floor(k / (N * columns)), Math.floor(k / columns) % N, k % columns)));
+      return { value, scale: quantile(sizes, 0.99) || 1 };
+    };
+    return { cell, columns, views: [view(cell), view((t, slot, column) => cell(t, slot, column) - mean[t][column])] };
   };
+  const memories = [
+    N && { name: L ? "features" : "memory", ...memory("memory", M) }, L && { name: "labels", ...memory("label_memory", L) },
+  ].filter(Boolean);
   return {
     ...payload, ...arrays, T, C, S, N, M, R, W, read, write, readMass, writeMass, share, writer, older, probability, answers,
-    cell, views: [view(cell), view((t, slot, column) => cell(t, slot, column) - mean[t][column])],
+    memories, L,
     used: (t, slot) => arrays.usage[t * N + slot],
     least: (t, slot) => arrays.least_used[t * N + slot],
     right: (t) => answers[t] === arrays.labels[t],
@@ -167,7 +175,7 @@ function frame(context, x, y, width, height, colour) {
 /** Show `payload`, a trace as JSON, in `el`. Options: step, slot, onChange({ step, slot }). Returns { show, destroy }. */
 export function mount(el, payload, { step = 0, slot = null, onChange = () => {} } = {}) {
   const trace = unpack(payload);
-  const { T, C, S, N, M, R, W, labels } = trace;
+  const { T, C, S, N, M, L, R, W, labels } = trace;
   const state = { step: 0, slot: null, row: slot ?? 0, column: 0, pointing: false }; // row, column: the cell to read
   const colours = {};
   let timer = null, layout = null;
@@ -180,7 +188,7 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
   const part = (name) => root.querySelector(name);
   const [play, slider, strip, story, board] = [".mi-play", ".mi-slider", ".mi-strip", ".mi-story", ".mi-board"].map(part);
   const [grid, episode, reading, minusMean] = [".mi-grid", ".mi-episode", ".mi-reading", ".mi-choice input"].map(part);
-  const content = node("canvas", { role: "img" }); // of the slot that is picked
+  const contents = trace.memories.map((memory) => ({ memory, canvas: node("canvas", { role: "img" }) })); // of the picked slot
   part(".mi-title").textContent = trace.title;
   part(".mi-note").textContent = trace.note;
   if (!N) part(".mi-memory").replaceChildren(node("p", { class: "mi-note" }, "This learner has no memory to show."));
@@ -232,7 +240,8 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
       differs(t) && `Without the change it answered ${trace.answers_before[t]}.`,
       top && `Of the images it wrote before, it reads that of t = ${top.from} most, of class ${labels[top.from]}`,
       top && `(${slotsOf(top.slots.slice(0, 8))}: ${times(top.share)} an even share).`,
-      W && `It writes to ${written.length ? slotsOf(written) : "no slot in particular"}.`,
+      W && `It writes${L ? " its features" : ""} to ${written.length ? slotsOf(written) : "no slot in particular"}`
+        + (L && t ? `, and the label of t = ${t - 1}, ${labels[t - 1]}, to where that image's features went.` : "."),
     ].filter(Boolean).join(" ");
   }
 
@@ -255,8 +264,9 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
     });
     const reads = trace.mostRead(t, 3).map(({ from, slots, share }) =>
       button({ slot: slots[0] }, ...image(from), told(from), node("b", {}, times(share)), span(slotsOf(slots.slice(0, 4)))));
-    const writes = trace.mostWritten(t).slice(0, 6).map((i) =>
-      button({ slot: i }, node("b", {}, `slot ${i}`), span(number(trace.writeMass[t][i], 2))));
+    const writesOf = (at) => trace.mostWritten(at).slice(0, 6).map((i) =>
+      button({ slot: i }, node("b", {}, `slot ${i}`), span(number(trace.writeMass[at][i], 2))));
+    const writes = writesOf(t);
     part(".mi-now").replaceChildren(
       card("mi-small", label(`Input at t = ${t}`), node("div", { class: "mi-input" }, thumbnail(t), node("div", {},
         node("p", {}, "class ", chip(labels[t])), node("p", {}, `${ordinal(trace.instance[t])} image`), node("p", {}, told(t))))),
@@ -264,7 +274,9 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
         trace.right(t) ? ` right: ${answer}` : ` wrong: ${answer}, it is ${labels[t]}`), ...bars),
       R || W ? card("mi-wide",
         ...(R ? [label("● Reads most, of the images before", "mi-is-read"), items(reads, "nothing yet", "mi-rows")] : []),
-        ...(W ? [label("▸ Writes to", "mi-is-write"), items(writes, "no slot in particular")] : [])) : "");
+        ...(W ? [label(`▸ Writes ${L ? "its features " : ""}to`, "mi-is-write"), items(writes, "no slot in particular")] : []),
+        ...(L && t ? [node("p", { class: "mi-label mi-is-write" }, "▸ Writes the label ", chip(labels[t - 1]), ` of t = ${t - 1} to`),
+          items(writesOf(t - 1), "no slot in particular")] : [])) : "");
   }
 
   function showSlot(i) {
@@ -280,20 +292,24 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
       button({ step: t }, ...image(t), told(t), span(`weight ${number(trace.writeMass[t][i], 2)}`)));
     const reads = range(T).filter((t) => trace.older(t, i)).sort((a, b) => trace.share(b, i) - trace.share(a, i)).slice(0, 6)
       .map((t) => button({ step: t }, ...image(t), verdict(t), span(times(trace.share(t, i)))));
-    content.setAttribute("aria-label", `The content of slot ${i} at each step`);
+    const what = (memory) => (L ? memory.name : "content");
+    for (const { memory, canvas } of contents) canvas.setAttribute("aria-label", `The ${what(memory)} of slot ${i} at each step`);
     place.replaceChildren(
-      card("mi-full", label(`Slot ${i}: its content over the episode`), content),
+      ...contents.map(({ memory, canvas }) => card("mi-full", label(`Slot ${i}: its ${what(memory)} over the episode`), canvas)),
       card("", label(`▸ Slot ${i} was written`, "mi-is-write"), items(writes, "never")),
       R ? card("", label("● and later read most", "mi-is-read"), items(reads, "never")) : "");
   }
 
   function showLegend() {
     const scale = Object.fromEntries(layout.tracks.map((track) => [track.name, track.scale && number(track.scale, 3)]));
-    const most = number(memoryView().scale, 2);
+    const most = (memory) => number(viewOf(memory).scale, 2);
     const key = (kind, text) => span(node("span", { class: `mi-swatch mi-swatch-${kind}`, "aria-hidden": "true" }), text);
-    part(".mi-board .mi-label").textContent = `The memory after t = ${state.step}: ${N} slots of ${M} numbers`;
+    part(".mi-board .mi-label").textContent = L
+      ? `After t = ${state.step}: ${N} slots of ${M} + ${L} numbers`
+      : `The memory after t = ${state.step}: ${N} slots of ${M} numbers`;
     part(".mi-legend").replaceChildren(
-      key("memory", `memory${minusMean.checked ? " minus the mean slot" : ""}, −${most} to ${most} and beyond`),
+      ...trace.memories.map((memory) => key("memory",
+        `${memory.name}${minusMean.checked ? " minus the mean slot" : ""}, −${most(memory)} to ${most(memory)} and beyond`)),
       R ? key("read", `● read, from an even share, ${number(1 / N, 3)}, to ${scale.read}`) : "",
       W ? key("write", `▸ write, 0 to ${scale.write}`) : "",
       trace.usage ? key("usage", `usage, 0 to ${scale.usage}`) : "",
@@ -303,10 +319,10 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
   }
 
   // ---- The memory and the episode, on canvas --------------------------------------------------------------------
-  const memoryView = () => trace.views[minusMean.checked ? 1 : 0];
-  const memoryColour = (t, i, j) => {
-    const value = memoryView().value(t, i, j);
-    return mix(colours.zero, value < 0 ? colours.minus : colours.plus, Math.abs(value) / memoryView().scale);
+  const viewOf = (memory) => memory.views[minusMean.checked ? 1 : 0];
+  const memoryColour = (memory, t, i, j) => {
+    const { value, scale } = viewOf(memory), shown = value(t, i, j);
+    return mix(colours.zero, shown < 0 ? colours.minus : colours.plus, Math.abs(shown) / scale);
   };
 
   /** What stands side by side in the grid: the memory, the weights of each head, usage, the least used slots. */
@@ -318,12 +334,15 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
       const value = (i, h) => one(t, i, h), says = (h) => `${name} head ${h}`;
       return { name, count: heads, width: Math.max(heads * head, 28), scale, value, colour, says };
     };
-    const memory = { name: "memory", count: M, value: (i, j) => trace.cell(t, i, j), says: (j) => `memory column ${j}` };
+    const cells = (memory) => ({
+      name: memory.name, count: memory.columns, value: (i, j) => memory.cell(t, i, j), says: (j) => `${memory.name} column ${j}`,
+      colour: (i, j) => memoryColour(memory, t, i, j),
+    });
     const usage = { name: "usage", count: 1, width: 34, value: (i) => trace.used(t, i), says: () => "usage" };
     const next = { name: "next", count: 1, width: 24, value: (i) => trace.least(t, i), says: () => "least used (1: written next)" };
     if (trace.usage) usage.scale = largest(range(N).map(usage.value));
     return [
-      { ...memory, colour: (i, j) => memoryColour(t, i, j) },
+      ...trace.memories.map(cells),
       R && weights("read", R, trace.read, 1 / N), W && weights("write", W, trace.write, 0),
       trace.usage && usage, trace.least_used && next,
     ].filter(Boolean);
@@ -335,8 +354,10 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
     layout = { left: 38, top: 26, tracks: tracks(beside ? 9 : 6.5) };
     layout.row = snap(clamp((width > 900 ? 512 : 400) / N, 0, 18));
     layout.height = N * layout.row;
-    const [memory, ...others] = layout.tracks, taken = sum(others.map((track) => track.width + gap)) + layout.left;
-    memory.width = snap(Math.min((width * (beside ? 0.56 : 1) - taken - 1) / M, 12)) * M;
+    const others = layout.tracks.slice(trace.memories.length);
+    const taken = sum(others.map((track) => track.width + gap)) + layout.left + (trace.memories.length - 1) * gap;
+    const column = snap(Math.min((width * (beside ? 0.56 : 1) - taken - 1) / (M + L), 12));
+    for (const memory of layout.tracks.slice(0, trace.memories.length)) memory.width = column * memory.count;
     layout.right = layout.left - gap;
     for (const track of layout.tracks) {
       track.x = layout.right + gap;
@@ -416,12 +437,16 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
 
   function drawContent() {
     if (state.slot === null) return;
-    const width = content.parentElement.clientWidth - 24, cell = width / T, height = clamp(2 * M, 30, 80);
-    const context = prepare(content, width, height + 14);
-    heatMap(context, M, T, (j, t) => memoryColour(t, state.slot, j), 0, 12, width, height);
-    context.fillStyle = css(colours.write);
-    for (const t of range(T).filter((t) => trace.wrote(t, state.slot))) triangle(context, (t + 0.5) * cell, 10, { down: true });
-    frame(context, clamp(state.step * cell, 1, width - cell - 1), 12, cell, height, colours.text);
+    for (const { memory, canvas } of contents) {
+      const width = canvas.parentElement.clientWidth - 24, cell = width / T, height = clamp(2 * memory.columns, 30, 80);
+      const context = prepare(canvas, width, height + 14), late = memory.name === "labels" ? 1 : 0;
+      heatMap(context, memory.columns, T, (j, t) => memoryColour(memory, t, state.slot, j), 0, 12, width, height);
+      context.fillStyle = css(colours.write);
+      for (const t of range(T - late).filter((t) => trace.wrote(t, state.slot))) {
+        triangle(context, (t + late + 0.5) * cell, 10, { down: true });
+      }
+      frame(context, clamp(state.step * cell, 1, width - cell - 1), 12, cell, height, colours.text);
+    }
   }
 
   function draw() {

@@ -12,7 +12,7 @@ import ipywidgets
 import numpy as np
 from torch import Tensor
 
-from lib.inspector.trace import Intervention, Trace, check_slot, record
+from lib.inspector.trace import MEMORIES, Intervention, Trace, check_slot, record
 from lib.inspector.viewer import WIDGET, Inspector, summary
 
 
@@ -25,7 +25,7 @@ class EraseSlot(Intervention):
 
     def before(self, step: int, state: Any) -> Any:
         """The state with the slot erased, at its step."""
-        return _with_row(state, self.slot, 0.0) if step == self.step else state
+        return _with_rows(state, {self.slot: None}) if step == self.step else state
 
     def __str__(self) -> str:
         return f"slot {self.slot} is erased before t = {self.step}"
@@ -40,10 +40,33 @@ class FreezeSlot(Intervention):
 
     def after(self, step: int, earlier: Any, state: Any) -> Any:
         """The state with the slot as it was in `earlier`, from its step on."""
-        return _with_row(state, self.slot, earlier.memory[:, self.slot]) if step >= self.step else state
+        return _with_rows(state, {self.slot: earlier}) if step >= self.step else state
 
     def __str__(self) -> str:
         return f"slot {self.slot} is frozen from t = {self.step} on"
+
+
+@dataclass(frozen=True)
+class SwapLabelRows(Intervention):
+    """Exchange what slots `slot` and `other` of the label memory hold once, just before the prediction of step `step`.
+
+    The features stay: what looks like the one is now found under the other's name.
+    """
+
+    slot: int
+    other: int
+    step: int
+
+    def before(self, step: int, state: Any) -> Any:
+        """The state with the two rows exchanged, at its step."""
+        if step != self.step:
+            return state
+        memory = state.label_memory.clone()
+        memory[:, [self.slot, self.other]] = memory[:, [self.other, self.slot]]
+        return state._replace(label_memory=memory)
+
+    def __str__(self) -> str:
+        return f"the label rows of slots {self.slot} and {self.other} are swapped before t = {self.step}"
 
 
 @dataclass(frozen=True)
@@ -100,7 +123,7 @@ def compare(before: Trace, after: Trace) -> Comparison:
 
 
 class Laboratory:
-    """Controls to erase or freeze a slot and to swap two labels, and what the learner then answers.
+    """Controls to erase or freeze a slot and to swap labels or their rows, and what the learner then answers.
 
     The controls need a live notebook; the rendered book shows what the given `interventions` do. xs (B, T, D);
     ys (B, T); `about`: title, note, image_size and label_delay, as for `record`. Raises ValueError as `intervene` does.
@@ -122,7 +145,8 @@ class Laboratory:
         self._report, self._message = ipywidgets.HTML(), ipywidgets.HTML()
         self.run(interventions)
         self.inspector.step = min(self.comparison.changed, default=0)
-        self.inspector.slot = next((i.slot for i in interventions if isinstance(i, EraseSlot | FreezeSlot)), None)
+        of_slots = EraseSlot | FreezeSlot | SwapLabelRows
+        self.inspector.slot = next((i.slot for i in interventions if isinstance(i, of_slots)), None)
         self.widget = self._controls()
 
     def run(self, interventions: Sequence[Intervention]) -> Comparison:
@@ -155,8 +179,13 @@ class Laboratory:
         freeze = button("Freeze slot", lambda: [*self.interventions, FreezeSlot(slot.value, step.value)])
         swap = button("Swap labels", lambda: [*self.interventions, SwapLabels(a.value, b.value, step.value)])
         undo = button("Undo the last", lambda: self.interventions[:-1])
+        lines = [[step, slot, erase, freeze], [a, b, swap, undo]]
+        if self.before.label_memory is not None:
+            other = number("and slot", self.before.slots - 1, min(1, self.before.slots - 1))
+            exchange = lambda: [*self.interventions, SwapLabelRows(slot.value, other.value, step.value)]  # noqa: E731
+            lines.insert(1, [other, button("Swap their label rows", exchange)])
         wrap = ipywidgets.Layout(flex_flow="row wrap")
-        rows = [ipywidgets.HBox(row, layout=wrap) for row in ([step, slot, erase, freeze], [a, b, swap, undo])]
+        rows = [ipywidgets.HBox(line, layout=wrap) for line in lines]
         return ipywidgets.VBox([*rows, self._message, self._report, self.inspector])
 
     def _try(self, interventions: Sequence[Intervention]) -> None:
@@ -200,16 +229,21 @@ class Laboratory:
         return data, metadata
 
 
-def _with_row(state: Any, slot: int, row: Tensor | float) -> Any:
-    memory = state.memory.clone()
-    memory[:, slot] = row
-    return state._replace(memory=memory)
+def _with_rows(state: Any, rows: dict[int, Any]) -> Any:
+    """The state with the rows of some slots, in each of its memories, as another state has them, or zero for None."""
+    changed = {}
+    for name in MEMORIES:
+        if (memory := getattr(state, name, None)) is not None:
+            changed[name] = memory.clone()
+            for slot, other in rows.items():
+                changed[name][:, slot] = 0.0 if other is None else getattr(other, name)[:, slot]
+    return state._replace(**changed)
 
 
 def _check(learner: Any, xs: Tensor, ys: Tensor, interventions: Sequence[Intervention]) -> None:
     learner.begin(1)
-    memory = getattr(learner.state, "memory", None)
-    slots, steps = 0 if memory is None else memory.shape[1], ys.shape[1]
+    memories = [memory for name in MEMORIES if (memory := getattr(learner.state, name, None)) is not None]
+    slots, steps = memories[0].shape[1] if memories else 0, ys.shape[1]
     classes = learner.predict(xs[:1, 0]).shape[-1]
     for intervention in interventions:
         if not 0 <= intervention.step < steps:
@@ -220,3 +254,7 @@ def _check(learner: Any, xs: Tensor, ys: Tensor, interventions: Sequence[Interve
                     raise ValueError(f"there is no label {label}: the learner has labels 0 to {classes - 1}")
         else:
             check_slot(intervention.slot, slots)
+        if isinstance(intervention, SwapLabelRows):
+            check_slot(intervention.other, slots)
+            if not hasattr(learner.state, "label_memory"):
+                raise ValueError("this learner keeps no labels in slots of their own, so there are no rows to swap")

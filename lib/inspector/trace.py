@@ -29,13 +29,16 @@ STORED = {
     "instance": "uint16",
     "probabilities": "uint16",
     "memory": "int16",
+    "label_memory": "int16",
     "read_weights": "uint16",
     "write_weights": "uint16",
     "usage": "uint16",
     "least_used": "uint8",
     "answers_before": "uint16",
 }
-SCALED = {"probabilities", "memory", "read_weights", "write_weights", "usage"}
+SCALED = {"probabilities", "memory", "label_memory", "read_weights", "write_weights", "usage"}
+# The fields of a learner's state that are memories, and the array of the trace that shows each.
+MEMORIES = {"memory": "memory", "feature_memory": "memory", "label_memory": "label_memory"}
 
 
 class TraceError(RuntimeError):
@@ -79,6 +82,9 @@ class Trace:
     """int64 (T,): how many times the class of step t has been seen by then; 1 for a first sight."""
     memory: np.ndarray | None = None
     """float32 (T, N, M): after the write of step t. None, like all that follow, for a learner without memory."""
+    label_memory: np.ndarray | None = None
+    """float32 (T, N, L): where labels have slots of their own, beside those of `memory`, which then holds features. A
+    write of step t puts the label of step t - 1 to where that step's write went. None for one memory."""
     read_weights: np.ndarray | None = None
     """float32 (T, R, N): not negative."""
     write_weights: np.ndarray | None = None
@@ -90,13 +96,14 @@ class Trace:
     answers_before: np.ndarray | None = None
     """int64 (T,): the answers in the same episode before something was changed; the viewer marks those that differ."""
     label_delay: int = 1
-    """What a write of step t can know: 1, x_t and the label of step t - 1 (MANN); 0, x_t and its own label."""
+    """What a slot written at step t can hold: 1, x_t and the label of step t - 1 (MANN); 0, x_t and its own label."""
 
     def __post_init__(self):
         steps, sizes = len(self.labels), {}
         layout = {
             "images": ("T", "S", "S"), "labels": ("T",), "probabilities": ("T", "C"), "instance": ("T",),
-            "memory": ("T", "N", "M"), "read_weights": ("T", "R", "N"), "write_weights": ("T", "W", "N"),
+            "memory": ("T", "N", "M"), "label_memory": ("T", "N", "L"),
+            "read_weights": ("T", "R", "N"), "write_weights": ("T", "W", "N"),
             "usage": ("T", "N"), "least_used": ("T", "N"), "answers_before": ("T",),
         }  # fmt: skip
         for name, array in self.arrays().items():
@@ -246,13 +253,14 @@ class Trace:
 
 def record(
     learner: Any, xs: Tensor, ys: Tensor, *, index: int = 0, title: str = "Memory over one episode", note: str = "",
-    image_size: int | None = None, label_delay: int = 1, interventions: Sequence[Intervention] = (),
+    image_size: int | None = None, label_delay: int | None = None, interventions: Sequence[Intervention] = (),
 ) -> Trace:  # fmt: skip
     """Run one episode through the learner's streaming view and keep what it did to its memory.
 
     xs: (B, T, D), in [0, 1], images of `image_size` squared pixels (by default D is a square); ys: (B, T), int64;
-    index: which episode of the batch. The labels of the trace are those that the learner was told; its instance numbers
-    count the classes of `ys`. Raises ValueError for wrong shapes.
+    index: which episode of the batch; label_delay: see `Trace`, by default 0 where labels have a memory of their own,
+    else 1. The labels of the trace are those that the learner was told; its instance numbers count the classes of `ys`.
+    Raises ValueError for wrong shapes.
     """
     if xs.ndim != 3 or tuple(ys.shape) != tuple(xs.shape[:2]) or xs.shape[1] == 0:
         raise ValueError(f"expected xs (B, T, D) and ys (B, T), got {tuple(xs.shape)} and {tuple(ys.shape)}")
@@ -276,8 +284,9 @@ def record(
             learner.observe(xs[:, t], told[:, t])
             for intervention in interventions:
                 learner.state = intervention.after(t, earlier, learner.state)
-            for name in ("memory", "read_weights", "write_weights", "usage", "least_used"):
-                value = getattr(learner.state, name, None)
+            shown = MEMORIES | {name: name for name in ("read_weights", "write_weights", "usage", "least_used")}
+            for field, name in shown.items():
+                value = getattr(learner.state, field, None)
                 if value is not None:
                     kept.setdefault(name, []).append(_to_numpy(value, bool if name == "least_used" else np.float32))
 
@@ -285,6 +294,8 @@ def record(
     if "least_used" in arrays and arrays["least_used"].ndim == 3:
         arrays["least_used"] = arrays["least_used"].any(1)  # the n least used, one row each: keep which slots they are
     labels = _to_numpy(told, np.int64)
+    if label_delay is None:
+        label_delay = 0 if "label_memory" in arrays else 1
     return Trace(title, note, images, labels, instance=np.array(instance), label_delay=label_delay, **arrays)
 
 
