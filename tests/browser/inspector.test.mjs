@@ -86,7 +86,7 @@ const overlaps = (page) => page.evaluate(() => {
 for (const width of [320, 390, 768, 1400]) {
   for (const colorScheme of ["light", "dark"]) {
     test(`${width} pixels wide, ${colorScheme}: it fits, no text on another, nothing serious for axe`, async () => {
-      for (const name of ["one.html", "small.html"]) {
+      for (const name of ["one.html", "small.html", "split.html"]) {
         await on(name, async (page, root) => {
           if (name === "one.html") await root.locator(".mi-grid").click({ position: { x: 60, y: 100 } });
           assert.equal(await root.getAttribute("data-theme"), colorScheme);
@@ -290,6 +290,29 @@ test("a learner without memory has images and answers", () => on("none.html", as
   assert.match(await text(root, ".mi-story"), /^t = 7: .*answers/);
   assert.ok((await root.innerText()).includes("no memory to show"));
   assert.equal(await root.locator(".mi-frame").count(), 50);
+}));
+
+test("features and labels stand side by side, each with its own values", () => on("split.html", async (page, root) => {
+  const grid = root.locator(".mi-grid"), seen = new Set();
+  await grid.focus();
+  for (const key of ["ArrowRight", "ArrowDown", ...Array(45).fill("ArrowRight")]) {
+    await page.keyboard.press(key);
+    const reading = await read(root), found = reading.match(/^t = 12, slot (\d+), (features|labels) column (\d+): (\S+)$/);
+    assert.ok(found, reading);
+    const [, slot, which, column, value] = found;
+    assert.equal(value, shown(expected.split[which === "labels" ? "label_memory" : "memory"][12][slot][column]), reading);
+    seen.add(which);
+  }
+  assert.deepEqual([...seen], ["features", "labels"]);
+}));
+
+test("a label is followed from the image to where its features went", () => on("split.html", async (page, root) => {
+  const before = expected.split.labels[11];
+  assert.ok((await text(root, ".mi-story")).includes(`and the label of t = 11, ${before}, to where that image's features went.`));
+  const card = await text(root, ".mi-now .mi-wide");
+  assert.match(card.replace(/\s+/g, " "), new RegExp(`Writes its features to slot 12 .*Writes the label ${before} of t = 11 to slot 11`));
+  assert.deepEqual(await root.locator(".mi-slot canvas[role=img]").evaluateAll((all) => all.map((each) => each.getAttribute("aria-label"))),
+    ["The features of slot 11 at each step", "The labels of slot 11 at each step"]);
 }));
 
 test("the laboratory without a kernel shows its result and the inspector", () => on("laboratory.html", async (page, root) => {

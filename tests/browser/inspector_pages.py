@@ -11,6 +11,7 @@ from lib.baselines.lstm import LSTM, LSTMConfig
 from lib.inspector.laboratory import Laboratory, SwapLabels
 from lib.inspector.trace import Trace, record
 from lib.inspector.viewer import MODULE, STYLE, Inspector
+from lib.methods.flmn import FLMN, FLMNConfig
 from lib.methods.mann import MANN, MANNConfig
 
 folder = Path(sys.argv[1])
@@ -24,10 +25,12 @@ learner = MANN(MANNConfig())
 # What a browser has are the numbers as they are stored.
 trace = Trace.from_json(record(learner, xs, ys, title="MANN, untrained", note="made for a test").to_json())
 few = record(MANN(MANNConfig(slots=6, width=4, reads=1)), xs[:, :12], ys[:, :12], title="A small memory", label_delay=0)
+split = record(FLMN(FLMNConfig()), xs, ys, title="FLMN, untrained")
 none = record(LSTM(LSTMConfig()), xs, ys, title="LSTM")
 
 Inspector.save_html(trace, folder / "one.html", step=3)
 Inspector.save_html(few, folder / "small.html", step=5, slot=2)
+Inspector.save_html(split, folder / "split.html", step=12, slot=11)
 Inspector.save_html(none, folder / "none.html")
 responsive = copy.deepcopy(learner)
 with torch.no_grad():
@@ -51,6 +54,7 @@ expected = {
     "written": [trace.written(slot) for slot in range(trace.slots)],
     "module": MODULE.read_text(),
     "trace": few.to_json(),
+    "split": {name: array.tolist() for name, array in Trace.from_json(split.to_json()).arrays().items()},
 }
 expected |= {name: array.tolist() for name, array in trace.arrays().items() if name not in ("images", "labels")}
 (folder / "expected.json").write_text(json.dumps(expected))

@@ -5,9 +5,18 @@ import pytest
 import torch
 
 from lib.baselines.lstm import LSTM, LSTMConfig
-from lib.inspector.laboratory import EraseSlot, FreezeSlot, Laboratory, SwapLabels, compare, intervene
+from lib.inspector.laboratory import (
+    EraseSlot,
+    FreezeSlot,
+    Laboratory,
+    SwapLabelRows,
+    SwapLabels,
+    compare,
+    intervene,
+)
 from lib.inspector.trace import record
 from lib.inspector.viewer import WIDGET
+from lib.methods.flmn import FLMN, FLMNConfig
 from lib.methods.mann import MANN, MANNConfig
 
 
@@ -111,6 +120,71 @@ def test_mann_feels_an_erased_slot():
     plain, erased = record(learner, xs, ys), intervene(learner, xs, ys, [EraseSlot(0, 4)])
     np.testing.assert_array_equal(plain.probabilities[:4], erased.probabilities[:4])
     assert np.abs(plain.probabilities[4] - erased.probabilities[4]).max() > 1e-6
+
+
+@pytest.fixture
+def split():
+    """An FLMN and an episode."""
+    torch.manual_seed(0)
+    learner = FLMN(FLMNConfig(features=25, classes=3, hidden=12, slots=10, width=6))
+    random = torch.Generator().manual_seed(1)
+    return learner, torch.rand(1, 9, 25, generator=random), torch.randint(0, 3, (1, 9), generator=random)
+
+
+def test_a_trace_of_flmn_has_both_memories(split):
+    learner, xs, ys = split
+    trace = record(learner, xs, ys)
+    assert trace.memory.shape == trace.label_memory.shape == (9, 10, 6)
+    assert trace.label_delay == 0
+    again = type(trace).from_json(trace.to_json())
+    np.testing.assert_allclose(again.label_memory, trace.label_memory, atol=np.abs(trace.label_memory).max() / 30_000)
+    learner.begin(1)
+    for t in range(9):
+        learner.observe(xs[:, t], ys[:, t])
+        np.testing.assert_array_equal(trace.memory[t], learner.state.feature_memory[0])
+        np.testing.assert_array_equal(trace.label_memory[t], learner.state.label_memory[0])
+
+
+def test_swapped_label_rows_leave_the_features_and_change_what_is_read(split):
+    plain, swapped = record(*split), intervene(*split, [SwapLabelRows(1, 3, 6)])
+    np.testing.assert_array_equal(plain.probabilities[:6], swapped.probabilities[:6])
+    np.testing.assert_array_equal(plain.memory[6], swapped.memory[6])
+    np.testing.assert_array_equal(plain.label_memory[5], swapped.label_memory[5])
+    written = plain.label_memory[6] - plain.label_memory[5]  # by the step itself, after the exchange
+    expected = plain.label_memory[5].copy()
+    expected[[1, 3]] = expected[[3, 1]]
+    np.testing.assert_allclose(swapped.label_memory[6], expected + written, atol=1e-6)
+    assert np.abs(plain.probabilities[6] - swapped.probabilities[6]).max() > 1e-7
+
+
+def test_an_erased_or_frozen_slot_of_flmn_is_so_in_both_memories(split):
+    plain, erased = record(*split), intervene(*split, [EraseSlot(2, 7)])
+    for name in ("memory", "label_memory"):
+        before, after = getattr(plain, name), getattr(erased, name)
+        assert np.abs(after[7, 2]).max() < 0.5 * np.abs(before[7, 2]).max()
+    frozen = intervene(*split, [FreezeSlot(2, 2)])
+    for name in ("memory", "label_memory"):
+        assert (getattr(frozen, name)[2:, 2] == getattr(plain, name)[1, 2]).all()
+
+
+def test_only_a_memory_of_labels_has_label_rows(toy, episode, split):
+    with pytest.raises(ValueError, match="no labels in slots of their own"):
+        run(toy, episode, SwapLabelRows(0, 1, 2))
+    with pytest.raises(ValueError, match="there is no slot 10"):
+        intervene(*split, [SwapLabelRows(1, 10, 2)])
+
+
+def test_the_laboratory_of_flmn_has_a_control_for_it(split):
+    laboratory = Laboratory(*split, [SwapLabelRows(1, 3, 6)])
+    assert laboratory.inspector.slot == 1
+    names = [child.description for line in laboratory.widget.children[:3] for child in line.children]
+    assert "Swap their label rows" in names
+    line = laboratory.widget.children[1]
+    other, swap = line.children
+    other.value = 4
+    laboratory.widget.children[0].children[1].value = 2
+    swap.click()
+    assert laboratory.interventions[-1] == SwapLabelRows(2, 4, laboratory.widget.children[0].children[0].value)
 
 
 def test_compare(toy, episode, toy_trace):
