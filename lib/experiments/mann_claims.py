@@ -1,64 +1,14 @@
 """Santoro et al. 2016: what the paper claims of its figures, and whether the ledger's records bear it out.
 
 Where the paper gives no number, the criterion is ours; those of table 2 and of figures 3 to 6 were written down before
-their runs were done. A record of the paper profile is preferred to one of the short profile; a stand-in for the data
-counts for nothing. What the beginning of a training does not show yet is not held against the claim.
+their runs were done. See also `lib/experiments/claims.py`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from math import e, inf, log, pi
 
 from lib import ledger, report
+from lib.experiments.claims import FAILS, HOLDS, IN_PART, Claim, percent, training_accuracy
 from lib.ledger import Record
-
-HOLDS, IN_PART, FAILS, NOT_YET = "holds", "holds in part", "does not hold here", "not reached yet"
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim of the paper, how it is judged, and from which runs."""
-
-    figure: str
-    text: str
-    criterion: str
-    runs: tuple[tuple[str, str], ...]
-    """(experiment, variant) of the records that it needs, of one profile."""
-    judge: Callable[..., tuple[str, str]]
-    """From these records to a verdict and the numbers behind it."""
-
-
-def verdicts(claims: tuple[Claim, ...]) -> report.Table:
-    """Each claim with its criterion, verdict and evidence; «not run» where a record is missing."""
-    rows = []
-    for claim in claims:
-        records = _records(claim.runs)
-        verdict, evidence, note = report.NOT_RUN, "–", ""
-        if records:
-            verdict, evidence = claim.judge(*records)
-            if verdict == FAILS and not all(r.profile == "paper" and r.complete for r in records):
-                verdict = NOT_YET
-            note = f"{records[0].profile} profile: " + "; ".join(report.note_on([record]) for record in records)
-        rows.append(report.Row(f"{claim.figure}: {claim.text}", claim.criterion, (verdict, evidence), note))
-    return report.Table("Claims of Santoro et al. 2016 and what our records say", ("verdict", "numbers"), tuple(rows))
-
-
-def _records(runs: tuple[tuple[str, str], ...]) -> list[Record]:
-    for profile in ("paper", "short"):
-        found = [ledger.find_record(experiment, variant, profile, 0) for experiment, variant in runs]
-        if all(record and not record.data["is_standin"] for record in found):
-            return found
-    return []
-
-
-def _training(record: Record, instance: int) -> dict[int, float]:
-    """Update to training accuracy of an instance, a mean of 500 updates."""
-    pairs = zip(record.curve["update"], record.curve["accuracy"], strict=True)
-    return {update: accuracy[instance - 1] for update, accuracy in pairs}
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}%"
 
 
 def _educated_guess(record: Record) -> tuple[str, str]:
@@ -70,8 +20,8 @@ def _educated_guess(record: Record) -> tuple[str, str]:
     error = (first * (1 - first) / count) ** 0.5
     verdict = HOLDS if first - 3 * error > blind and second >= 0.6 else FAILS
     return verdict, (
-        f"{_percent(first)} ± {_percent(1.96 * error)} of {count} first instances, {_percent(second)} of second ones; "
-        f"{_percent(blind)} of first ones by avoiding the label told last"
+        f"{percent(first)} ± {percent(1.96 * error)} of {count} first instances, {percent(second)} of second ones; "
+        f"{percent(blind)} of first ones by avoiding the label told last"
     )
 
 
@@ -94,22 +44,24 @@ def _above_humans(record: Record) -> tuple[str, str]:
 
 
 def _tested_as_trained(record: Record) -> tuple[str, str]:
-    trained, tested = list(_training(record, 2).values())[-1], record.metrics["accuracy"][1]
+    trained, tested = list(training_accuracy(record, 2).values())[-1], record.metrics["accuracy"][1]
     verdict = HOLDS if trained - tested <= 0.05 else IN_PART if trained - tested <= 0.1 else FAILS
-    return verdict, f"2nd instance: {_percent(trained)} on training classes, {_percent(tested)} on test classes"
+    return verdict, f"2nd instance: {percent(trained)} on training classes, {percent(tested)} on test classes"
 
 
 def _approaches_80(record: Record) -> tuple[str, str]:
-    best = max(_training(record, 2).values())
+    best = max(training_accuracy(record, 2).values())
     verdict = HOLDS if best >= 0.75 else IN_PART if best >= 0.4 else FAILS
-    return verdict, f"best 2nd-instance training accuracy {_percent(best)}"
+    return verdict, f"best 2nd-instance training accuracy {percent(best)}"
 
 
 def _far_slower(kept: Record, wiped: Record) -> tuple[str, str]:
     until = min(kept.updates, wiped.updates)
 
     def reaches_half(record: Record) -> float:
-        return min((u for u, accuracy in _training(record, 2).items() if accuracy >= 0.5 and u <= until), default=inf)
+        return min(
+            (u for u, accuracy in training_accuracy(record, 2).items() if accuracy >= 0.5 and u <= until), default=inf
+        )
 
     a, b = reaches_half(kept), reaches_half(wiped)
     verdict = FAILS if b == inf else HOLDS if a >= 3 * b else IN_PART if a >= 1.5 * b else FAILS
@@ -127,8 +79,8 @@ def _comparable(kept: Record, wiped: Record) -> tuple[str, str]:
     learnt = second_wiped >= 0.5  # two runs that have learnt nothing are comparable, too
     verdict = FAILS if not learnt else HOLDS if gap <= 0.05 else IN_PART if gap <= 0.15 else FAILS
     return verdict, (
-        f"test, 2nd and 5th instance: {_percent(second)}, {_percent(fifth)} not wiped; "
-        f"{_percent(second_wiped)}, {_percent(fifth_wiped)} wiped"
+        f"test, 2nd and 5th instance: {percent(second)}, {percent(fifth)} not wiped; "
+        f"{percent(second_wiped)}, {percent(fifth_wiped)} wiped"
     )
 
 
@@ -141,7 +93,7 @@ def _decays_gradually(record: Record) -> tuple[str, str]:
     gradual = max(drops) <= 0.1 and scores[most] < scores[least]
     verdict = FAILS if scores[least] < 0.2 else HOLDS if gradual else IN_PART
     return verdict, (
-        f"5th instance: {_percent(scores[least])} of {least} classes, {_percent(scores[most])} of {most}; "
+        f"5th instance: {percent(scores[least])} of {least} classes, {percent(scores[most])} of {most}; "
         f"largest drop {100 * max(drops):.1f} points for 5 classes more"
     )
 
@@ -156,7 +108,7 @@ def _better_than(ours: Record, other: Record) -> tuple[str, str]:
         update = max(validations[0].keys() & validations[1].keys())
         (a, b), where = (v[update][1] for v in validations), f"validation at update {update}, as far as both runs are"
     verdict = HOLDS if a - b >= 0.05 else IN_PART if a > b else FAILS
-    return verdict, f"{where}, 2nd instance: {_percent(a)} against {_percent(b)}"
+    return verdict, f"{where}, 2nd instance: {percent(a)} against {percent(b)}"
 
 
 def _tracks_function(record: Record) -> tuple[str, str]:
@@ -183,7 +135,7 @@ def _tracks_likelihood(*records: Record) -> tuple[str, str]:
         verdicts.append(HOLDS if share >= 0.75 else IN_PART if share >= 0.25 else FAILS)
         numbers.append(
             f"{record.variant.replace('d', '-D')}: {ours:.2f} nats over the last 10 samples, exact process "
-            f"{exact:.2f}, no learning {prior:.2f}: {_percent(share)} of the gain"
+            f"{exact:.2f}, no learning {prior:.2f}: {percent(share)} of the gain"
         )
     verdict = verdicts[0] if len(set(verdicts)) == 1 else IN_PART
     return verdict, "; ".join(numbers)

@@ -6,7 +6,8 @@ import pytest
 
 from lib import ledger
 from lib.experiments import EXPERIMENTS
-from lib.experiments.mann_claims import CLAIMS, FAILS, HOLDS, IN_PART, NOT_YET, verdicts
+from lib.experiments.claims import FAILS, HOLDS, IN_PART, NOT_YET, verdicts
+from lib.experiments.mann_claims import CLAIMS
 from lib.ledger import Record
 
 
@@ -116,12 +117,12 @@ TABLE_1_LSTM = next(claim for claim in CLAIMS if claim.runs == (("mann.table1", 
     ("claim", "cases"), list(zip(CLAIMS, CASES, strict=True)), ids=lambda c: getattr(c, "text", "")
 )
 def test_each_verdict_is_reached_from_records_that_earn_it(book, claim, cases):
-    assert verdicts((claim,)).rows[0].cells[0] == "not run"
+    assert verdicts((claim,), "the paper").rows[0].cells[0] == "not run"
     for verdict, records in cases.items():
         assert tuple((r.experiment, r.variant) for r in records) == claim.runs
         for each in records:
             ledger.save_record(each)
-        row = verdicts((claim,)).rows[0]
+        row = verdicts((claim,), "the paper").rows[0]
         assert row.cells[0] == (NOT_YET if verdict == FAILS else verdict)  # a short training only begins
         assert any(character.isdigit() for character in row.cells[1])
         assert "short profile" in row.note
@@ -137,15 +138,15 @@ def test_all_records_of_a_verdict_are_of_one_profile_and_the_paper_profile_is_pr
     ours, other = better("mann", "lstm", "mann.table1")[HOLDS]
     ledger.save_record(replace(ours, profile="paper"))
     ledger.save_record(other)
-    assert verdicts((TABLE_1_LSTM,)).rows[0].cells[0] == "not run"
+    assert verdicts((TABLE_1_LSTM,), "the paper").rows[0].cells[0] == "not run"
     ledger.save_record(replace(other, profile="paper"))
-    assert "paper profile" in verdicts((TABLE_1_LSTM,)).rows[0].note
+    assert "paper profile" in verdicts((TABLE_1_LSTM,), "the paper").rows[0].note
 
 
 def test_only_a_complete_run_of_the_paper_profile_speaks_against_a_claim(book):
     for each in better("mann", "lstm", "mann.table1")[FAILS]:
         ledger.save_record(replace(each, profile="paper"))
-    assert verdicts((TABLE_1_LSTM,)).rows[0].cells[0] == FAILS
+    assert verdicts((TABLE_1_LSTM,), "the paper").rows[0].cells[0] == FAILS
 
 
 def test_runs_of_unequal_length_are_compared_after_as_many_updates(book):
@@ -154,7 +155,7 @@ def test_runs_of_unequal_length_are_compared_after_as_many_updates(book):
     ledger.save_record(replace(mann, profile="paper", curve=curve))
     curve = {"validation_update": [500], "validation_accuracy": [[0.2, 0.49] + [0.9] * 8]}
     ledger.save_record(replace(lstm, profile="paper", complete=False, curve=curve))
-    row = verdicts((TABLE_1_LSTM,)).rows[0]
+    row = verdicts((TABLE_1_LSTM,), "the paper").rows[0]
     assert row.cells[0] == IN_PART
     assert "validation at update 500" in row.cells[1]
 
@@ -162,7 +163,7 @@ def test_runs_of_unequal_length_are_compared_after_as_many_updates(book):
 def test_a_stand_in_earns_no_verdict(book):
     for each in better("mann", "lstm", "mann.table1")[HOLDS]:
         ledger.save_record(replace(each, data={"name": "glyphs", "sha256": "", "is_standin": True}))
-    assert verdicts((TABLE_1_LSTM,)).rows[0].cells[0] == "not run"
+    assert verdicts((TABLE_1_LSTM,), "the paper").rows[0].cells[0] == "not run"
 
 
 def test_every_claim_that_the_ledger_has_of_the_paper_is_judged():

@@ -1,0 +1,60 @@
+"""A claim of a paper, and whether the ledger's records bear it out: what the verdicts of all papers share.
+
+A record of the paper profile is preferred to one of the short profile; a stand-in for the data counts for nothing.
+What the beginning of a training does not show yet is not held against the claim.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lib import ledger, report
+from lib.ledger import Record
+
+HOLDS, IN_PART, FAILS, NOT_YET = "holds", "holds in part", "does not hold here", "not reached yet"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper, how it is judged, and from which runs."""
+
+    figure: str
+    text: str
+    criterion: str
+    runs: tuple[tuple[str, str], ...]
+    """(experiment, variant) of the records that it needs, of one profile."""
+    judge: Callable[..., tuple[str, str]]
+    """From these records to a verdict and the numbers behind it."""
+
+
+def verdicts(claims: tuple[Claim, ...], paper: str) -> report.Table:
+    """Each claim with its criterion, verdict and evidence; «not run» where a record is missing."""
+    rows = []
+    for claim in claims:
+        records = _records(claim.runs)
+        verdict, evidence, note = report.NOT_RUN, "–", ""
+        if records:
+            verdict, evidence = claim.judge(*records)
+            if verdict == FAILS and not all(r.profile == "paper" and r.complete for r in records):
+                verdict = NOT_YET
+            note = f"{records[0].profile} profile: " + "; ".join(report.note_on([record]) for record in records)
+        rows.append(report.Row(f"{claim.figure}: {claim.text}", claim.criterion, (verdict, evidence), note))
+    return report.Table(f"Claims of {paper} and what our records say", ("verdict", "numbers"), tuple(rows))
+
+
+def _records(runs: tuple[tuple[str, str], ...]) -> list[Record]:
+    for profile in ("paper", "short"):
+        found = [ledger.find_record(experiment, variant, profile, 0) for experiment, variant in runs]
+        if all(record and not record.data["is_standin"] for record in found):
+            return found
+    return []
+
+
+def training_accuracy(record: Record, instance: int) -> dict[int, float]:
+    """Update to training accuracy of an instance, a mean of some hundred updates."""
+    pairs = zip(record.curve["update"], record.curve["accuracy"], strict=True)
+    return {update: accuracy[instance - 1] for update, accuracy in pairs}
+
+
+def percent(share: float) -> str:
+    """For a sentence."""
+    return f"{100 * share:.1f}%"
