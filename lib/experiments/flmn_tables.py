@@ -83,3 +83,33 @@ def fair() -> report.Table:
         rows += report.accuracy_rows("flmn.fair", variant, label, instances, PROFILES_SHOWN)
     caption = "Test accuracy in percent by instance, experiment I, one thing changed in each row"
     return report.Table(caption, tuple(report.ordinal(k) for k in instances), tuple(rows))
+
+
+def passed() -> report.Table:
+    """When each of FLMN's numbers was passed: updates and time until the training accuracy first reached it."""
+    paper = ledger.paper_numbers("flmn")["table1"]
+    rows = []
+    for name in ("flmn-experiment1", "flmn-experiment2"):
+        label, each_profile = TABLE1_LABELS[name], []
+        for profile in PROFILES_SHOWN:
+            each_profile += ledger.load_records("flmn.table1", _variant(name), profile)
+        for record in each_profile:
+            cells = tuple(
+                _when(record, k, reported / 100)
+                for k, reported in zip(paper["instances"], paper["rows"][name], strict=True)
+            )
+            source = f"ours, {record.profile}, seed {record.seed}"
+            rows.append(report.Row(label, source, cells, report.note_on([record])))
+        if not each_profile:
+            rows.append(report.Row(label, "ours", (), report.NOT_RUN))
+    caption = "Updates and time until FLMN's training accuracy, a mean of 500 updates, first reached the paper's test accuracy"
+    return report.Table(caption, tuple(report.ordinal(k) for k in paper["instances"]), tuple(rows))
+
+
+def _when(record: ledger.Record, instance: int, accuracy: float) -> str:
+    points = zip(record.curve["update"], record.curve["accuracy"], strict=True)
+    reached = next((update for update, by_instance in points if by_instance[instance - 1] >= accuracy), None)
+    if reached is None:
+        return "not yet"
+    seconds = record.seconds * reached / record.updates
+    return f"{reached:,}".replace(",", " ") + f", {report.duration(seconds)}"

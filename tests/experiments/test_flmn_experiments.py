@@ -158,3 +158,17 @@ def test_the_episodes_of_digits_are_plain_ones_of_five_classes(monkeypatch):
     batch = seen[0].batch(0, 4)
     assert all(len(row.unique()) == 5 for row in batch.ys)
     assert batch.xs.shape == (4, 50, 400)
+
+
+def test_when_the_papers_numbers_were_passed_is_read_from_the_curve(book):
+    record = find_experiment("flmn.table1").run(
+        "flmn-1", "smoke", 0, RunOptions(device="cpu", progress=False, runs=book / "runs")
+    )
+    later = [[0.2, 0.5, *[0.5] * 8], [0.4, 0.9, *[0.9] * 8]]
+    curve = record.curve | {"update": [2_000, 4_000], "accuracy": later}
+    ledger.save_record(replace(record, profile="short", curve=curve, updates=4_000, seconds=240.0))
+    rows = {row.label: row for row in flmn_tables.passed().rows}
+    cells = rows["FLMN, experiment I"].cells
+    assert cells[:4] == ("4 000, 4 min", "4 000, 4 min", "4 000, 4 min", "4 000, 4 min")  # 31.1, 85.6, 88.7, 89.5
+    assert cells[4:] == ("not yet", "not yet")  # 91.0 and 94.1
+    assert rows["FLMN, experiment II"].note == "not run"
