@@ -40,6 +40,7 @@ from lib.tasks.labels import make_labels
 from lib.training import TrainingConfig, evaluate, pick_device
 
 VALIDATION_CLASSES = 50
+TRACED = {("mann.table1", "mann"), ("flmn.table1", "mann-1"), ("flmn.table1", "flmn-1")}  # shown in the laboratories
 EVALUATION_SEED = 0  # the same test episodes for every method and seed
 LEARNERS = {
     FeedForwardConfig: FeedForward,
@@ -157,7 +158,7 @@ def ready(
             task=own,
             build=lambda: LEARNERS[type(config.learner)](config.learner),
             test=lambda learner: test_scores(config, own, learner, options.progress),
-            after=partial(save_trace, own) if (experiment, variant) == ("mann.table1", "mann") else None,
+            after=partial(save_trace, own) if (experiment, variant) in TRACED else None,
         )
 
     return [ready_for(seed) for seed in seeds]
@@ -167,7 +168,7 @@ def save_trace(task: ClassificationTask, record: ledger.Record, learner: OnlineL
     """Keep what the learner does to its memory over the first test episode, for the laboratory. Returns its path."""
     episode = task.test.batch(0, 1)
     xs = (episode.xs * 255).round() / 255  # a trace keeps images as bytes: whoever runs it again gets the same answers
-    title = f"MANN, {record.profile} profile, after {record.updates:,} updates".replace(",", " ")
+    title = f"{type(learner).__name__}, {record.profile} profile, after {record.updates:,} updates".replace(",", " ")
     data = record.data["name"] + (" (a stand-in for Omniglot)" if record.data["is_standin"] else "")
     note = f"Test characters of {data}; record {record.name}, weights {record.checkpoint['sha256'][:12]}."
     path = trace_path(record)
