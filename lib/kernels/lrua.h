@@ -62,7 +62,7 @@ INLINE void memory_forward(int64_t H, int64_t N, int64_t P, int64_t M, int64_t t
 }
 
 /* The derivative; `d_x` is the loss's derivative by x. `memory` comes in as it is after the step and leaves as it was
-   before: the write is taken back. So do d_memory and d_read_weights, which come in from the steps that follow. d_read
+   before, to rounding: the write is taken back. So do d_memory and d_read_weights, which come in from the steps that follow. d_read
    is the controller's; d_read_keys, d_write_keys and d_gate go out. `scratch` has room for (heads + 1) * slots. */
 INLINE void memory_backward(int64_t H, int64_t P, int64_t M, int64_t together, const REAL *read_keys,
                             const REAL *write_keys, const REAL *gate, const REAL *restrict last_read_weights,
