@@ -1,8 +1,9 @@
 """Santoro et al. 2016: what the paper claims of its figures, and whether the ledger's records bear it out.
 
 Where the paper gives no number, the criterion is ours. Those of table 2 were written down before their runs were done;
-those of figures 3 to 6 were revised while their short runs were under way, and precede all runs of the paper profile. A record of the paper profile is preferred to one of the short profile; a stand-in for the data
-counts for nothing. What the beginning of a training does not show yet is not held against the claim.
+those of figures 3 to 6 were revised while their short runs were under way, and precede all runs of the paper profile.
+A record of the paper profile is preferred to one of the short profile; a stand-in for the data counts for nothing. What
+the beginning of a training does not show yet is not held against the claim.
 """
 
 from collections.abc import Callable

@@ -145,10 +145,10 @@ class Trace:
         return [(int(step), float(mass[step, slot])) for step in steps]
 
     def telling_step(self) -> tuple[int, int | None]:
-        """A step and a slot to open a viewer at: the first right answer that reads most what was written with its label.
+        """A step and a slot to open a viewer at: the first right answer that reads most a write with its own label.
 
-        That is, by a write that had just been told this label. Only steps after every class was seen, and slots that
-        another step wrote, count. (0, None) if there is none.
+        That is, one that had just been told this label. Only steps after every class was seen, and slots that another
+        step wrote, count. (0, None) if there is none.
         """
         if self.memory is None:
             return 0, None
