@@ -206,7 +206,10 @@ def ablations() -> report.Table:
     """MANN without one of its parts, beside MANN, on the test classes."""
     instances = ledger.paper_numbers("mann")["table1"]["instances"]
     rows = report.accuracy_rows("mann.table1", "mann", "MANN as in table 1", instances, PROFILES_SHOWN)
+    rows += report.accuracy_rows("mann.table1", "lstm", "LSTM, no memory but its own", instances, PROFILES_SHOWN)
     for variant, label in ABLATION_LABELS.items():
         rows += report.accuracy_rows("mann.ablations", variant, label, instances, PROFILES_SHOWN)
-    caption = "Test accuracy in percent by instance, five classes an episode, one part of MANN changed in each row"
+    caption = (
+        "Test accuracy in percent by instance, five classes an episode: one part of MANN changed, and an LSTM alone"
+    )
     return report.Table(caption, tuple(report.ordinal(k) for k in instances), tuple(rows))

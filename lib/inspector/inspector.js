@@ -112,7 +112,7 @@ function unpack(payload) {
     wrote: (t, slot) => writer[t][slot] === t,
     shareScale: Math.max(quantile(shares, 0.995) || 0, 1.01),
     writeScale: largest(writeMass.flat()),
-    /** The images before step t whose slots it reads most: { from: their step, slots, share: the mean over the slots }. */
+    /** The writes before step t whose slots it reads most: { from: their step, slots, share: the mean over the slots }. */
     mostRead(t, count) {
       const images = new Map(); // what a step has just written is of this step: left out
       for (const slot of range(R ? N : 0).filter((i) => older(t, i)).sort((a, b) => readMass[t][b] - readMass[t][a])) {
@@ -238,7 +238,9 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
       `The network answers ${answer} (${percent(trace.probability(t, answer))}),`,
       trace.right(t) ? "right." : `wrong: it is ${labels[t]}.`,
       differs(t) && `Without the change it answered ${trace.answers_before[t]}.`,
-      top && `Of the images it wrote before, it reads that of t = ${top.from} most, of class ${labels[top.from]}`,
+      top && `Of its earlier writes it reads that of t = ${top.from} most, made at an image of class ${labels[top.from]}`
+        + (trace.label_delay && top.from >= trace.label_delay
+          ? ` when told that the image before was of class ${labels[top.from - trace.label_delay]}` : ""),
       top && `(${slotsOf(top.slots.slice(0, 8))}: ${times(top.share)} an even share).`,
       W && `It writes${L ? " its features" : ""} to ${written.length ? slotsOf(written) : "no slot in particular"}`
         + (L && t ? `, and the label of t = ${t - 1}, ${labels[t - 1]}, to where that image's features went.` : "."),
@@ -273,7 +275,7 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
       card("", label("Answer"), node("p", { class: "mi-verdict" }, verdict(t),
         trace.right(t) ? ` right: ${answer}` : ` wrong: ${answer}, it is ${labels[t]}`), ...bars),
       R || W ? card("mi-wide",
-        ...(R ? [label("● Reads most, of the images before", "mi-is-read"), items(reads, "nothing yet", "mi-rows")] : []),
+        ...(R ? [label("● Reads most, of its earlier writes", "mi-is-read"), items(reads, "nothing yet", "mi-rows")] : []),
         ...(W ? [label(`▸ Writes ${L ? "its features " : ""}to`, "mi-is-write"), items(writes, "no slot in particular")] : []),
         ...(L && t ? [node("p", { class: "mi-label mi-is-write" }, "▸ Writes the label ", chip(labels[t - 1]), ` of t = ${t - 1} to`),
           items(writesOf(t - 1), "no slot in particular")] : [])) : "");

@@ -152,9 +152,10 @@ class Trace:
         return [(int(step), float(mass[step, slot])) for step in steps]
 
     def telling_step(self) -> tuple[int, int | None]:
-        """A step and a slot to open a viewer at: the first right answer that reads most what its own class wrote.
+        """A step and a slot to open a viewer at: the first right answer that reads most a write with its own label.
 
-        Only steps after every class was seen, and slots that another step wrote, count. (0, None) if there is none.
+        That is, one that had just been told this label. Only steps after every class was seen, and slots that another
+        step wrote, count. (0, None) if there is none.
         """
         if self.memory is None:
             return 0, None
@@ -169,7 +170,8 @@ class Trace:
             ]
             if earlier:
                 slot = max(earlier, key=lambda slot: reads[slot])
-                if self.labels[max(t for t in writers[slot] if t < step)] == self.labels[step]:
+                told = max(t for t in writers[slot] if t < step) - self.label_delay
+                if told >= 0 and self.labels[told] == self.labels[step]:
                     return int(step), slot
         return 0, None
 

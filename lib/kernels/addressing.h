@@ -2,8 +2,8 @@
 
    The same arithmetic as lib/memory/addressing.py: tests hold the kernels equal to the plain code. Arrays are: memory
    [width][slots], that is, column by column; weights and cosines [heads][slots]; keys and reads [heads][width]. Here
-   `slots` (P) is rounded up to whole vectors: the slots beyond the memory's own (N) stay zero, so that no loop needs an
-   end of its own. `d_x` is the loss's derivative by x. The functions are inlined with a constant number of heads (H)
+   `slots` (P) is rounded up, for the products take two vectors at a time; the memory is zero beyond its own slots (N), and
+   so are all weights. `d_x` is the loss's derivative by x. The functions are inlined with a constant number of heads (H)
    where it is the paper's, for the compiler to unroll over them. */
 
 #pragma once
@@ -109,7 +109,7 @@ INLINE void cosine_forward(int64_t H, int64_t P, int64_t M, const REAL *keys, co
 INLINE void cosine_backward(int64_t H, int64_t P, int64_t M, const REAL *keys, const REAL *restrict memory,
                             const REAL *restrict scale, const REAL *restrict cosine, REAL *restrict d_cosine,
                             REAL *restrict d_memory, REAL *restrict d_keys, REAL *restrict pull) {
-    REAL along[H]; /* of each key: how the loss pulls it along itself; `pull`: so of each slot */
+    REAL along[H]; /* how the loss pulls each key along itself; `pull` says so of each slot */
     for (int64_t i = 0; i < P; i++) pull[i] = 0;
     for (int64_t h = 0; h < H; h++) {
         const REAL q = length_scale(keys + h * M, M);

@@ -57,7 +57,7 @@ INLINE REAL hyperbolic_tangent(REAL x) {
     return x < 0 ? -size : size;
 }
 
-/* Equations 11 to 15. `gates` are forget, write and output gate and update. */
+/* Santoro et al., equations 10 to 15. `gates` are forget, write and output gate and update. */
 INLINE void lstm_forward(int64_t units, REAL *restrict gates, const REAL *restrict last_cell, REAL *restrict cell,
                          REAL *restrict squashed, REAL *restrict hidden) {
     for (int64_t i = 0; i < 3 * units; i++) gates[i] = sigmoid(gates[i]);
@@ -69,7 +69,7 @@ INLINE void lstm_forward(int64_t units, REAL *restrict gates, const REAL *restri
     }
 }
 
-/* d_cell comes in as the next step's and the keys', and leaves as the last step's. */
+/* d_cell comes in as by all that used the cell later, and leaves as the last step's. */
 INLINE void lstm_backward(int64_t units, const REAL *restrict gates, const REAL *restrict last_cell,
                           const REAL *restrict squashed, const REAL *restrict d_hidden, REAL *restrict d_cell,
                           REAL *restrict d_gates) {

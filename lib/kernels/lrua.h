@@ -80,8 +80,8 @@ INLINE void address_backward(int64_t H, int64_t P, int64_t M, const REAL *keys, 
     cosine_backward(H, P, M, keys, memory, scale, cosine, d_cosine, d_memory, d_keys, scratch + H * P);
 }
 
-/* The derivative of `write_forward`. `memory` and d_memory come in as after the write and leave as before it: the write
-   is taken back. d_weights comes in as by the write weights, from whoever else uses them, and leaves as by the last read
+/* The derivative of `write_forward`. `memory` and d_memory come in as after the write and leave as before it, to
+   rounding: the write is taken back. d_weights comes in as by the write weights, from whoever else uses them, and leaves as by the last read
    weights. d_keys and d_gate go out. */
 INLINE void write_backward(int64_t H, int64_t P, int64_t M, int64_t together, const REAL *keys, const REAL *gate,
                            const REAL *restrict last_read_weights, const int64_t *chosen, const REAL *restrict erased,

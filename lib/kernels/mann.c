@@ -13,7 +13,7 @@ typedef struct {
     double decay;
     const REAL *from_state, *to_keys, *to_gate; /* weights in panels, see `product`; for the derivative, transposed */
     const REAL *keys_bias, *gate_bias;
-    /* Of each episode and step. What is there before the first step too has an entry more: entry t + 1 is step t's. */
+    /* Of each episode and step. Arrays with [steps + 1] begin with what was before the first step. */
     REAL *outputs;        /* [batch][steps + 1][units + heads * width], hidden and read: also what the next step is fed */
     REAL *gates;          /* [batch][steps][4 * units], in: the input's part; out: what the squashing functions give */
     REAL *cell;           /* [batch][steps + 1][units] */

@@ -12,7 +12,7 @@ typedef struct {
     int64_t threads, batch, steps, units, heads, slots, padded, width; /* `heads`: those that read */
     const REAL *from_state, *to_controls; /* weights in panels, see `product`; for the derivative, transposed */
     const REAL *controls_bias;
-    /* Of each episode and step. What is there before the first step too has an entry more: entry t + 1 is step t's. */
+    /* Of each episode and step. Arrays with [steps + 1] begin with what was before the first step. */
     REAL *outputs;                    /* [batch][steps + 1][units + heads * width], hidden and read */
     REAL *gates;                      /* [batch][steps][4 * units], as in mann.c */
     REAL *cell;                       /* [batch][steps + 1][units] */
@@ -84,8 +84,8 @@ INLINE void focus_forward(int64_t H, int64_t N, int64_t P, int64_t M, const REAL
     }
 }
 
-/* The derivative. d_weights comes in as by the weights and leaves as by the last step's; d_memory gets this part added;
-   d_controls goes out. `scratch` has room for (H + 1) * slots. */
+/* The derivative. d_weights comes in as the loss's derivative by the weights and leaves as that by the last step's weights;
+   d_memory gets this part added; d_controls goes out. `scratch` has room for (H + 1) * slots. */
 INLINE void focus_backward(int64_t H, int64_t N, int64_t P, int64_t M, const REAL *controls, int64_t stride,
                            const REAL *memory, const REAL *scale, const REAL *restrict last, const REAL *cosine,
                            const REAL *content, const REAL *shifted, const REAL *weights, REAL *d_memory,
@@ -94,7 +94,7 @@ INLINE void focus_backward(int64_t H, int64_t N, int64_t P, int64_t M, const REA
     for (int64_t h = 0; h < H; h++) {
         const Focus f = focus(controls + h * stride + M);
         const REAL *c = content + h * P, *l = last + h * P, *s = shifted + h * P, *w = weights + h * P;
-        REAL *restrict d = d_weights + h * P, *restrict d_cosine = scratch + h * P;
+        REAL *restrict d = d_weights + h * P, *d_cosine = scratch + h * P, *d_gated = d_cosine; /* one after the other */
         REAL *d_raw = d_controls + h * stride + M;
 
         REAL mean = 0, d_power = 0; /* equation 9 */
@@ -113,7 +113,6 @@ INLINE void focus_backward(int64_t H, int64_t N, int64_t P, int64_t M, const REA
         d_shares[0] += d[N - 1] * gated[0], d_shares[2] += d[0] * gated[N - 1];
         for (int64_t k = 0; k < 3; k++) along += f.shares[k] * d_shares[k];
         for (int64_t k = 0; k < 3; k++) d_raw[2 + k] = f.shares[k] * (d_shares[k] - along);
-        REAL *restrict d_gated = d_cosine;
         turn(N, P, f.shares[2], f.shares[1], f.shares[0], d, d_gated);
 
         REAL d_gate = 0; /* equation 7 */

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lib import kernels
 
-LANES = 16  # slots are rounded up to a multiple of it: two vectors of the kernel
+MULTIPLE = 16  # of it are the slots that a kernel works on: two vectors of floats, four of doubles
 COLUMNS = 24  # of a weight matrix that the kernel reads together, as in controller.h
 
 
@@ -59,7 +59,7 @@ def _fits(part: Tensor, projected: Tensor) -> bool:
 
 def whole_vectors(slots: int) -> int:
     """The number of slots that a kernel works on: the rest is zero."""
-    return -(-slots // LANES) * LANES
+    return -(-slots // MULTIPLE) * MULTIPLE
 
 
 def panels(weights: Float[Tensor, "depth columns"]) -> Tensor:

@@ -176,3 +176,25 @@ def test_every_claim_that_the_ledger_has_of_the_paper_is_judged():
         assert sum(claim.figure.startswith(f"Figure {figure}") for claim in CLAIMS) >= len(
             ledger.paper_numbers("mann")[name]["claims"]
         )
+
+
+def test_a_run_that_ends_early_is_slower_by_no_more_than_it_shows(book):
+    claim = next(claim for claim in CLAIMS if claim.figure == "Figure 3a")
+    for points, verdict in ((4, IN_PART), (6, HOLDS)):  # wiped reaches 50% at update 1000
+        for each in figure3a(*[0.2] * points):
+            ledger.save_record(each)
+        row = verdicts((claim,), "the paper").rows[0]
+        assert row.cells[0] == verdict
+        assert f"not within {500 * points} updates" in row.cells[1]
+
+
+@pytest.mark.parametrize("curve", [None, {"validation_update": [500], "validation_accuracy": [[]]}])
+def test_an_unfinished_run_beside_one_without_validations_is_no_verdict(book, curve):
+    claim = next(claim for claim in CLAIMS if claim.runs[-1][1] == "knn-raw-15")
+    ours, other = better("mann-15", "knn-raw-15")[HOLDS]
+    validated = {"validation_update": [500], "validation_accuracy": [[0.1] * 10]}
+    ledger.save_record(replace(ours, complete=False, curve=validated))
+    ledger.save_record(replace(other, curve=curve))
+    row = verdicts((claim,), "the paper").rows[0]
+    assert row.cells[0] == NOT_YET
+    assert "unfinished" in row.cells[1]

@@ -215,8 +215,12 @@ def test_the_telling_step_is_a_right_answer_that_reads_its_own_class():
         write_weights=weights(0, 1, 2, 2),
         usage=np.zeros((4, 3), np.float32),
         least_used=np.zeros((4, 3), bool),
+        label_delay=0,
     )
     assert trace.telling_step() == (3, 0)
+    late = dataclasses.replace(trace, label_delay=1, write_weights=weights(2, 0, 1, 1))
+    assert late.telling_step() == (3, 0)  # slot 0 was written at step 1, when the label of step 0 was told
+    assert dataclasses.replace(late, write_weights=weights(2, 1, 0, 2)).telling_step() == (0, None)  # told class 1
     assert dataclasses.replace(trace, labels=np.array([1, 0, 0, 1])).telling_step() == (
         0,
         None,
