@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -122,9 +123,11 @@ def find_record(experiment: str, variant: str, profile: str, seed: int) -> Recor
     return read_record(path) if path.exists() else None
 
 
-def best_record(experiment: str, variant: str, seed: int = 0) -> Record | None:
-    """The record of a run's largest profile, of the real data; None if there is none."""
-    records = (find_record(experiment, variant, profile, seed) for profile in ("paper", "short"))
+def best_record(
+    experiment: str, variant: str, seed: int = 0, profiles: Iterable[str] = ("paper", "short")
+) -> Record | None:
+    """The record of a run's first of these profiles, of the real data; None if there is none."""
+    records = (find_record(experiment, variant, profile, seed) for profile in profiles)
     return next((record for record in records if record and not record.data["is_standin"]), None)
 
 

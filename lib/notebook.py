@@ -43,11 +43,12 @@ def show_curves(curves: dict[str, tuple[str, str]], columns: int = 2, alike: boo
     curves: a panel's title to (experiment, variant), whose largest recorded profile is shown; alike: the largest one
     that all runs have, for panels to be compared.
     """
-    shared = [profile for profile in ("paper", "short") if all(_recorded(*run, profile) for run in curves.values())]
+    profiles = ("paper", "short")
+    shared = [each for each in profiles if all(ledger.best_record(*run, profiles=(each,)) for run in curves.values())]
     rows = -(-len(curves) // columns)
     figure, panels = new_plot(4.5 * columns, 3.4 * rows, nrows=rows, ncols=columns, sharey=True, squeeze=False)
     for axes, (title, run) in zip(panels.flat, curves.items(), strict=False):
-        record = _recorded(*run, shared[0]) if alike and shared else ledger.best_record(*run)
+        record = ledger.best_record(*run, profiles=shared[:1] if alike and shared else profiles)
         if record is None:
             axes.set(title=f"{title}: not run")
             axes.set_axis_off()
@@ -58,11 +59,6 @@ def show_curves(curves: dict[str, tuple[str, str]], columns: int = 2, alike: boo
     for axes in panels.flat[len(curves) :]:
         axes.remove()
     plt.show()
-
-
-def _recorded(experiment: str, variant: str, profile: str) -> ledger.Record | None:
-    record = ledger.find_record(experiment, variant, profile, 0)
-    return None if record is None or record.data["is_standin"] else record
 
 
 def cost_label(chapter: str) -> Markdown:

@@ -77,7 +77,7 @@ class _Unroll(torch.autograd.Function):
         kept["memory"][:, 0] = F.pad(state.memory.transpose(1, 2), (0, padded - slots))
         kept["weights"][:, 0] = F.pad(torch.cat([state.write_weights, state.read_weights], 1), (0, padded - slots))
         weights = {"from_state": panels(from_state.T), "to_controls": panels(to_controls.T)}
-        _run("unroll_forward", config, controls_bias=controls_bias.contiguous(), **weights, **kept)
+        KERNEL("unroll_forward", config, {"controls_bias": controls_bias.contiguous(), **weights, **kept})
 
         ctx.config, ctx.kept = config, kept
         ctx.save_for_backward(from_state, to_controls)
@@ -107,25 +107,9 @@ class _Unroll(torch.autograd.Function):
             "d_weights": torch.zeros_like(kept["weights"][:, 0]),
         }
         weights = {"from_state": panels(from_state), "to_controls": panels(to_controls)}
-        _run("unroll_backward", config, d_gates=d_gates, d_controls=d_controls, **weights, **kept, **changing)
+        derivatives = {"d_gates": d_gates, "d_controls": d_controls}
+        KERNEL("unroll_backward", config, {**derivatives, **weights, **kept, **changing})
 
         d_from_state = by_weights(d_gates, outputs[:, :-1])
         d_to_controls = by_weights(d_controls, outputs[:, 1:, : config.hidden])
         return d_gates, d_from_state, d_to_controls, d_controls.sum((0, 1)), None, None
-
-
-def _run(function: str, config: NTMConfig, **tensors: Tensor) -> None:
-    """Call the kernel's function."""
-    batch, steps = tensors["gates"].shape[:2]
-    KERNEL(
-        function,
-        tensors["gates"].dtype,
-        tensors,
-        batch=batch,
-        steps=steps,
-        units=config.hidden,
-        heads=config.reads,
-        slots=config.slots,
-        padded=tensors["memory"].shape[-1],
-        width=config.width,
-    )

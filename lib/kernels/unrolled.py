@@ -28,11 +28,23 @@ class Kernel:
         self.name = name
         self.structure = type("Unroll", (ctypes.Structure,), {"_fields_": fields})
 
-    def __call__(self, function: str, dtype: torch.dtype, tensors: dict[str, Tensor], **values: float) -> None:
-        """Run `function`, with as many threads as PyTorch has; fields that are not given are zero."""
-        pointers = {name: tensor.data_ptr() for name, tensor in tensors.items()}
-        arguments = self.structure(threads=torch.get_num_threads(), **values, **pointers)
-        getattr(kernels.load(self.name, dtype), function)(ctypes.byref(arguments))
+    def __call__(self, function: str, config: Any, tensors: dict[str, Tensor], **flags: float) -> None:
+        """Run `function` with a learner's sizes and as many threads as PyTorch has; what is not given is zero."""
+        gates = tensors["gates"]
+        batch, steps = gates.shape[:2]
+        arguments = self.structure(
+            threads=torch.get_num_threads(),
+            batch=batch,
+            steps=steps,
+            units=config.hidden,
+            heads=config.reads,
+            slots=config.slots,
+            padded=whole_vectors(config.slots),
+            width=config.width,
+            **flags,
+            **{name: tensor.data_ptr() for name, tensor in tensors.items()},
+        )
+        getattr(kernels.load(self.name, gates.dtype), function)(ctypes.byref(arguments))
 
 
 def fast_form(learner: Any, name: str, run: Callable[[Tensor, Any], tuple[Tensor, Any]]) -> Callable | None:

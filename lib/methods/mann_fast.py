@@ -135,19 +135,11 @@ class _Unroll(torch.autograd.Function):
 
 
 def _run(function: str, config: MANNConfig, **tensors: Tensor) -> None:
-    """Call the kernel's function."""
-    batch, steps = tensors["gates"].shape[:2]
+    """Call the kernel's function with the readings of the config."""
     KERNEL(
         function,
-        tensors["gates"].dtype,
+        config,
         tensors,
-        batch=batch,
-        steps=steps,
-        units=config.hidden,
-        heads=config.reads,
-        slots=config.slots,
-        padded=tensors["memory"].shape[-1],
-        width=config.width,
         lstm=config.controller == "lstm",
         separate=config.keys == "separate",
         dynamic=config.gate == "dynamic",
