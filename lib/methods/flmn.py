@@ -20,7 +20,7 @@ feature went; then the key looks for features, and reads the labels beside them.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -38,6 +38,8 @@ class FLMNConfig:
 
     features: int = 400
     """Length of an input: 20 x 20 pixels."""
+    reads: ClassVar[int] = 1
+    """Read heads (equation 3 has one)."""
     classes: int = 5
     """Classes in an episode, and length of a one-hot label; no other kind of label depends on it."""
     hidden: int = 200

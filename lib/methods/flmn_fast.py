@@ -91,7 +91,8 @@ class _Unroll(torch.autograd.Function):
         if to_gate is not None:
             weights["to_gate"] = panels(to_gate.T)
         biases = {"vectors_bias": vectors_bias.contiguous(), "gate_bias": gate_bias.contiguous()}
-        _run("unroll_forward", config, **weights, **biases, usage=usage, **kept)
+        flags = {"dynamic": config.gate == "dynamic", "decay": config.usage_decay}
+        KERNEL("unroll_forward", config, {**weights, **biases, "usage": usage, **kept}, **flags)
 
         ctx.config, ctx.kept = config, kept
         ctx.save_for_backward(from_state, to_vectors, to_gate)
@@ -133,29 +134,11 @@ class _Unroll(torch.autograd.Function):
         if to_gate is not None:
             weights["to_gate"] = panels(to_gate)
         derivatives = {"d_gates": d_gates, "d_vectors": d_vectors, "d_alpha": d_alpha}
-        _run("unroll_backward", config, **weights, **derivatives, **{**kept, **changing})
+        flags = {"dynamic": config.gate == "dynamic", "decay": config.usage_decay}
+        KERNEL("unroll_backward", config, {**weights, **derivatives, **kept, **changing}, **flags)
 
         d_from_state = by_weights(d_gates, outputs[:, :-1])
         d_to_vectors = by_weights(d_vectors, cell[:, 1:])
         d_to_gate = None if to_gate is None else by_weights(d_alpha, outputs[:, 1:, : config.hidden])
         d_biases = d_vectors.sum((0, 1)), d_alpha.sum((0, 1))
         return d_gates, d_from_state, d_to_vectors, d_biases[0], d_to_gate, d_biases[1], None, None
-
-
-def _run(function: str, config: FLMNConfig, **tensors: Tensor) -> None:
-    """Call the kernel's function."""
-    batch, steps = tensors["gates"].shape[:2]
-    KERNEL(
-        function,
-        tensors["gates"].dtype,
-        tensors,
-        batch=batch,
-        steps=steps,
-        units=config.hidden,
-        heads=1,
-        slots=config.slots,
-        padded=tensors["features"].shape[-1],
-        width=config.width,
-        dynamic=config.gate == "dynamic",
-        decay=config.usage_decay,
-    )
