@@ -21,9 +21,11 @@ from PIL import Image
 from lib import ledger
 from lib.atomic import write_atomically
 from lib.baselines.ntm import NTMConfig
+from lib.experiments import flmn as flmn_experiments
+from lib.experiments import mann as mann_experiments
 from lib.experiments import omniglot
-from lib.experiments.mann import TABLE1
 from lib.ledger import LedgerError
+from lib.methods.flmn import FLMNConfig
 from lib.methods.mann import MANNConfig
 from lib.methods.online import CHUNK, OnlineLearner
 from lib.report import Row, Table, text_table
@@ -32,6 +34,8 @@ from lib.tasks.images import MAX_ANGLE, MAX_SHIFT, ORIGINAL_SIZE, SIZE, ImageBan
 from lib.tasks.labels import make_labels
 from lib.training.loop import make_optimizer, pick_unroll
 
+PAPER = {"mann": mann_experiments.TABLE1["mann"], "flmn": flmn_experiments.TABLE1["flmn-2"]}
+NAMES = {"mann": "MANN", "flmn": "FLMN"}
 BATCHES = (16, 64)
 SCALES = {"steps": (25, 50, 100, 200), "slots": (32, 64, 128, 256, 512), "classes": (5, 25, 50, 100)}
 SCALE_TITLES = {
@@ -108,7 +112,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class Work:
-    """What one update of a MANN asks for, counted from its sizes; the sampling and the optimizer are left out."""
+    """What one update asks for, counted from its sizes; the sampling and the optimizer are left out."""
 
     products: int
     """Floating-point operations of the products with weight matrices, forward and backward."""
@@ -120,27 +124,32 @@ class Work:
     """Steps that must follow each other: each waits for what the last one read."""
 
 
-def work(config: MANNConfig, batch: int, steps: int, bytes_of_number: int = 4) -> Work:
+def work(config: MANNConfig | FLMNConfig, batch: int, steps: int, bytes_of_number: int = 4) -> Work:
     """Count an update's work. A product of (a, b) with (b, c) matrices is 2abc operations.
 
     A derivative costs two products for each one, by the weights and by what they were multiplied with; the inputs need
     none, and nor does the state before the first step.
     """
     stored = config.reads * config.width
-    lstm = config.controller == "lstm"
+    if isinstance(config, FLMNConfig):
+        lstm, vectors, memories = True, 3, 2
+        with_memory = 3 * 4 * steps - 1  # one similarity, one read, two writes; the first label goes nowhere
+    else:
+        lstm, vectors, memories = config.controller == "lstm", 2 if config.keys == "separate" else 1, 1
+        with_memory = 3 * 3 * steps * config.reads
     gates = config.hidden * (4 if lstm else 1)
     labels = make_labels(config.labels, config.classes)
     from_input = (config.features + labels.width) * gates
     from_state = (stored + (config.hidden if lstm else 0)) * gates
-    to_keys = config.hidden * stored * (2 if config.keys == "separate" else 1)
+    to_vectors = config.hidden * stored * vectors
     to_gate = config.hidden * config.reads if config.gate == "dynamic" else 0
     to_logits = (config.hidden + stored) * labels.outputs
-    per_step = 2 * from_input + 3 * (from_state + to_keys + to_gate + to_logits)
+    per_step = 2 * from_input + 3 * (from_state + to_vectors + to_gate + to_logits)
     size = config.slots * config.width
     return Work(
         products=2 * batch * (steps * per_step - from_state),
-        memory=2 * batch * steps * 3 * 3 * config.reads * size,
-        memory_bytes=batch * steps * (2 + 4) * size * bytes_of_number,
+        memory=2 * batch * with_memory * size,
+        memory_bytes=batch * steps * (2 + 4) * memories * size * bytes_of_number,
         dependent_steps=2 * steps,
     )
 
@@ -163,7 +172,8 @@ def measure(ways: dict[str, Callable[[], object]], repetitions: int, device: tor
     return tuple(Measurement(name, tuple(seconds[name]), first[name]) for name in ways)
 
 
-def bench_mann(
+def bench_method(
+    method: str,
     device: torch.device,
     repetitions: int,
     compile: bool,
@@ -171,18 +181,19 @@ def bench_mann(
     batches: tuple[int, ...] = BATCHES,
     scales: dict[str, tuple[int, ...]] = SCALES,
 ) -> Bench:
-    """The sampling of a minibatch and the whole training step of MANN on random drawings, and how its cost grows.
+    """The sampling of a minibatch and the whole training step of a method on random drawings, and how its cost grows.
 
-    config: the paper's, unless given.
+    method: a key of `PAPER`; what is most like it is measured beside it. config: the paper's, unless given.
     """
-    config = config or TABLE1["mann"]
+    config = config or PAPER[method]
     drawings = random_drawings()
     bank = ImageBank(drawings, device)
     sampler = EpisodeSampler(bank, config.episodes, seed=0, stream="bench")
 
     def one_by_one() -> None:
         for i in range(batches[0] * config.episodes.length):
-            _draw_with_pil(drawings[i % 100, i % 20], MAX_ANGLE * (i % 3 - 1), MAX_SHIFT * (i % 5 - 2) / 2, i % 4)
+            turns = i % 4 if config.episodes.quarter_turns else 0
+            _draw_with_pil(drawings[i % 100, i % 20], MAX_ANGLE * (i % 3 - 1), MAX_SHIFT * (i % 5 - 2) / 2, turns)
 
     sampling = {"image by image, with PIL": one_by_one, "as one batch": lambda: sampler.batch(0, batches[0])}
     title = f"a minibatch of {batches[0]} episodes, drawn and augmented"
@@ -194,25 +205,33 @@ def bench_mann(
     if compile:
         names["compiled"] = COMPILED
 
-    def compare(what: str, config: omniglot.OmniglotConfig, size: int, flops: float | None = None) -> None:
+    def compare(what: str, learner: Any, size: int) -> None:
         draw = partial(sampler.batch, size=size)
-        # The compiler takes many minutes over the steps of an NTM: left out.
-        hows = [how for how in names if how != "compiled" or config.learner is mann]
-        ways = {names[how]: updating(config, how, draw, device) for how in hows}
+        # The compiler takes a minute for each learner, many for an NTM: only the method itself is compiled.
+        hows = [how for how in names if how != "compiled" or learner is config.learner]
+        ways = {names[how]: updating(replace(config, learner=learner), how, draw, device) for how in hows}
         found = measure(ways, repetitions, device)
+        counted = isinstance(learner, MANNConfig | FLMNConfig)
+        flops = work(learner, size, config.episodes.length).products if counted else None
         comparisons.append(Comparison(f"an update of {what}, batch {size}", "episodes", size, found, flops))
 
-    mann = config.learner
+    own = config.learner
     for size in batches:
-        compare("MANN", config, size, work(mann, size, config.episodes.length).products)
-    ntm = NTMConfig(mann.features, mann.classes, mann.hidden, mann.slots, mann.width, mann.reads)
-    compare("MANN with NTM access", replace(config, learner=ntm), batches[0])
+        compare(NAMES[method], own, size)
+    if method == "mann":
+        ntm = NTMConfig(own.features, own.classes, own.hidden, own.slots, own.width, own.reads)
+        compare("MANN with NTM access", ntm, batches[0])
+    else:
+        one_head = MANNConfig(
+            features=own.features, classes=own.classes, hidden=own.hidden, slots=2 * own.slots, width=own.width, reads=1
+        )
+        compare("MANN with one head", one_head, batches[0])
 
     square = torch.ones(SQUARE, SQUARE, device=device)
     (product,) = measure({"product": lambda: square @ square}, max(repetitions, 10), device)
     best = "fast" if "fast" in names else "plain"
     return Bench(
-        method="mann",
+        method=method,
         machine=ledger.describe_machine(device),
         commit=ledger.code_commit(),
         flops_per_second=2 * SQUARE**3 / product.median,

@@ -1,12 +1,12 @@
-"""Benchmark of MANN's training on a GPU: step by step, compiled, as a CUDA graph, several seeds at once."""
+"""Benchmark of training on a GPU: step by step, compiled, as a CUDA graph, several seeds at once."""
 
 from dataclasses import replace
 
 import torch
 
-from lib.bench import Measurement, random_drawings
+from lib.bench import NAMES as METHODS
+from lib.bench import PAPER, Measurement, random_drawings
 from lib.experiments import omniglot
-from lib.experiments.mann import TABLE1
 from lib.tasks.classification import ClassificationTask
 from lib.tasks.episodes import EpisodeSampler
 from lib.tasks.images import ImageBank
@@ -18,11 +18,11 @@ PAPER_UPDATES = 100_000
 NAMES = {"plain": "step by step", "compiled": "compiled", "graph": "graph", "compiled-graph": "graph of compiled steps"}
 
 
-def bench_mann_on_gpu(device: torch.device, repetitions: int, compile: bool) -> str:
-    """All ways of training MANN on a GPU, at the paper's sizes, on random drawings."""
-    config = TABLE1["mann"]
+def bench_method_on_gpu(method: str, device: torch.device, repetitions: int, compile: bool) -> str:
+    """All ways of training a method on a GPU, at the paper's sizes, on random drawings."""
+    config = PAPER[method]
     sampler = EpisodeSampler(ImageBank(random_drawings(), device), config.episodes, seed=0, stream="bench")
-    return bench_on_gpu(config, sampler, repetitions, ways_on_gpu(compile))
+    return bench_on_gpu(config, sampler, repetitions, ways_on_gpu(compile), name=METHODS[method])
 
 
 def bench_on_gpu(
@@ -31,8 +31,9 @@ def bench_on_gpu(
     repetitions: int,
     ways: dict[str, tuple[int, ...]],
     updates: int = UPDATES,
+    name: str = "MANN",
 ) -> str:
-    """A table: updates of MANN with random numbers, episodes, score and all, each way on the sampler's device.
+    """A table: updates of a method with random numbers, episodes, score and all, each way on the sampler's device.
 
     ways: how the steps are done (see `lib.training.loop.pick_unroll`) to the numbers of seeds trained at once.
     """
@@ -45,7 +46,7 @@ def bench_on_gpu(
         checkpoint_every=(repetitions + 1) * updates,
     )
     size = training.batch_size
-    lines = [f"updates of MANN on {sampler.bank.device}, batch {size}, median of {repetitions} times {updates}"]
+    lines = [f"updates of {name} on {sampler.bank.device}, batch {size}, median of {repetitions} times {updates}"]
     base = None
     for how, numbers_of_seeds in ways.items():
         for seeds in numbers_of_seeds:

@@ -9,9 +9,10 @@ import torch
 import tyro
 
 from lib import ledger, report
-from lib.bench import bench_mann, describe
+from lib.bench import PAPER as BENCHED
+from lib.bench import bench_method, describe
 from lib.bench import save as save_bench
-from lib.bench_gpu import bench_mann_on_gpu
+from lib.bench_gpu import bench_method_on_gpu
 from lib.data.store import DataError
 from lib.experiments import EXPERIMENTS, PROFILES, RunOptions, find_experiment
 from lib.ledger import LedgerError
@@ -228,14 +229,14 @@ def bench(
         compile: also the compiled training step, which takes a minute or two to compile.
         save: keep the measurement in data/bench, for the book to show.
     """
-    if method != "mann":
-        raise ValueError(f"there is no benchmark of {method!r}; known: mann")
+    if method not in BENCHED:
+        raise ValueError(f"there is no benchmark of {method!r}; known: {', '.join(BENCHED)}")
     if threads is not None:
         torch.set_num_threads(threads)
-    found = bench_mann(pick_device(device), repetitions, compile)
+    found = bench_method(method, pick_device(device), repetitions, compile)
     print(describe(found))
     if found.machine["device"] == "cuda":
-        print(bench_mann_on_gpu(pick_device(device), repetitions, compile))
+        print(bench_method_on_gpu(method, pick_device(device), repetitions, compile))
     if save:
         print(f"kept in {save_bench(found)}")
 

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lib import bench, kernels
 from lib.experiments.mann import TABLE1
 from lib.ledger import LedgerError
+from lib.methods.flmn import FLMN, FLMNConfig
 from lib.methods.mann import MANN, MANNConfig
 from lib.tasks.episodes import EpisodeConfig, EpisodeSampler
 from lib.tasks.images import ORIGINAL_SIZE, ImageBank
@@ -28,7 +29,7 @@ SCALES = {"steps": (5, 150), "slots": (4, 8), "classes": (5, 6)}
 
 @pytest.fixture(scope="module")
 def measured() -> bench.Bench:
-    return bench.bench_mann(CPU, 2, compile=False, config=SMALL, batches=(2, 3), scales=SCALES)
+    return bench.bench_method("mann", CPU, 2, compile=False, config=SMALL, batches=(2, 3), scales=SCALES)
 
 
 @pytest.fixture
@@ -50,6 +51,29 @@ def test_operations_are_counted_as_pytorch_counts_them(controller, keys, gate, p
     work = bench.work(config, batch=3, steps=4)
     assert work.products == counts["aten.mm"] + counts["aten.addmm"]
     assert work.memory == counts["aten.bmm"] + counts["aten.baddbmm"]
+
+
+@pytest.mark.parametrize("gate", ["constant", "dynamic"])
+def test_operations_of_an_flmn_too(gate):
+    learner = FLMN(FLMNConfig(9, 3, hidden=7, slots=11, width=5, gate=gate))
+    xs, ys = random_episodes(learner.config, 0, batch=3, length=4, dtype=torch.float32)
+    with FlopCounterMode(display=False) as counter:
+        learner(xs, ys).sum().backward()
+    counts = {str(op): count for op, count in counter.get_flop_counts()["Global"].items()}
+    work = bench.work(learner.config, batch=3, steps=4)
+    assert work.products == counts["aten.mm"] + counts["aten.addmm"]
+    assert work.memory == counts["aten.bmm"] + counts["aten.baddbmm"]
+
+
+def test_flmn_is_measured_beside_the_mann_of_its_paper():
+    config = replace(SMALL, learner=FLMNConfig(hidden=8, slots=9, width=5))
+    found = bench.bench_method("flmn", CPU, 1, compile=False, config=config, batches=(2,), scales={})
+    assert found.method == "flmn"
+    _, flmn, mann = found.comparisons
+    assert (flmn.title, mann.title) == ("an update of FLMN, batch 2", "an update of MANN with one head, batch 2")
+    assert [way.name for way in flmn.ways] == [way.name for way in mann.ways]
+    assert flmn.flops == bench.work(config.learner, 2, 6).products
+    assert mann.flops == bench.work(MANNConfig(hidden=8, slots=18, width=5, reads=1), 2, 6).products
 
 
 @pytest.mark.parametrize("controller", ["lstm", "feedforward"])

@@ -136,7 +136,7 @@ def test_a_figure_is_run_as_the_table_it_is_drawn_from(book, call):
             ("run", "mann.table1", "--variant", "mann", "--device", "cpu", "--unroll", "graph"),
             "error: a CUDA graph needs a CUDA device, not cpu; try --device cuda or --unroll auto",
         ),
-        (("bench", "nonsense"), "error: there is no benchmark of 'nonsense'; known: mann"),
+        (("bench", "nonsense"), "error: there is no benchmark of 'nonsense'; known: mann, flmn"),
     ],
 )
 def test_an_error_that_a_user_can_mend_is_one_sentence(book, call, arguments, message):

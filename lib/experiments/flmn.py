@@ -36,6 +36,11 @@ def setting(learner: FLMNConfig | MANNConfig, episodes: EpisodeConfig = NOT_AUGM
     return OmniglotConfig(learner, episodes, training_classes=1209, short_updates=10_000, mini_mnist=MiniMNISTConfig())
 
 
+def with_adam(config: OmniglotConfig) -> OmniglotConfig:
+    """Adam at its usual rate in place of RMSprop."""
+    return replace(config, training=replace(config.training, optimizer="adam", learning_rate=1e-3))
+
+
 ONE_READ = MANNConfig(reads=1)
 TABLE1 = {
     "mann-1": setting(ONE_READ),
@@ -45,11 +50,17 @@ TABLE1 = {
 }
 FAIR = {
     "flmn-dynamic-gate": setting(FLMNConfig(gate="dynamic")),
+    "flmn-same-step": setting(FLMNConfig(label_write="same-step")),
+    "flmn-answer-from-memory": setting(FLMNConfig(answer_from="memory")),
     "mann-four-reads": setting(MANNConfig()),
     "mann-four-reads-small": setting(MANNConfig(hidden=166)),  # as many parameters as FLMN, see the tests
     "mann-half-memory": setting(replace(ONE_READ, slots=64)),
     "mann-shared-key": setting(replace(ONE_READ, keys="shared")),
     "mann-constant-gate": setting(replace(ONE_READ, gate="constant")),
+    "mann-adam": with_adam(TABLE1["mann-1"]),
+    "flmn-adam": with_adam(TABLE1["flmn-1"]),
+    "mann-glorot": replace(TABLE1["mann-1"], initial_weights="glorot"),
+    "flmn-glorot": replace(TABLE1["flmn-1"], initial_weights="glorot"),
 }
 
 

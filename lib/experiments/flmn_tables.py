@@ -12,11 +12,17 @@ TABLE1_LABELS = {
 }
 FAIR_LABELS = {
     "flmn-dynamic-gate": "FLMN, the controller sets the gate",
+    "flmn-same-step": "FLMN, a label goes to where the feature of its own step goes",
+    "flmn-answer-from-memory": "FLMN, the softmax sees only what was read",
     "mann-four-reads": "MANN, four heads",
     "mann-four-reads-small": "MANN, four heads, as many parameters as FLMN",
     "mann-half-memory": "MANN, one head, half the memory",
     "mann-shared-key": "MANN, one head, which stores the key that it looks for",
     "mann-constant-gate": "MANN, one head, the gate one learnt number",
+    "mann-adam": "MANN, one head, Adam at 0.001",
+    "flmn-adam": "FLMN, Adam at 0.001",
+    "mann-glorot": "MANN, one head, Glorot's initial weights",
+    "flmn-glorot": "FLMN, Glorot's initial weights",
 }
 
 

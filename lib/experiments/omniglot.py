@@ -11,7 +11,7 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -28,6 +28,7 @@ from lib.experiments.base import Experiment, RunOptions
 from lib.experiments.mini_mnist import MiniMNISTConfig
 from lib.inspector.trace import Trace
 from lib.inspector.trace import record as record_episode
+from lib.methods.controller import glorot
 from lib.methods.flmn import FLMN, FLMNConfig
 from lib.methods.mann import MANN, MANNConfig
 from lib.methods.online import OnlineLearner
@@ -64,6 +65,8 @@ class OmniglotConfig:
     """Where the number of classes grows during training; `episodes` then says all else."""
     training_classes: int = added(TRAINING_CLASSES)
     """How many of Omniglot's 1623 characters, by number, are trained on or validated with; tests use the others."""
+    initial_weights: Literal["pytorch", "glorot"] = added("pytorch")
+    """Of a learner with an LSTM: PyTorch's default, or see `lib/methods/controller.py`."""
     short_updates: int | None = added(None)
     """Of the short profile, where 5000, or 12 000 with strings, do not fit."""
     mini_mnist: MiniMNISTConfig | None = added(None)
@@ -93,7 +96,15 @@ def in_profile(paper: OmniglotConfig, profile: str) -> OmniglotConfig:
 
 def build_learner(config: OmniglotConfig, seed: int) -> OnlineLearner:
     """A learner with fresh weights, a function of (config, seed)."""
-    return runs.fresh(lambda: LEARNERS[type(config.learner)](config.learner), seed)
+    return runs.fresh(lambda: make_learner(config), seed)
+
+
+def make_learner(config: OmniglotConfig) -> OnlineLearner:
+    """A learner with fresh weights from PyTorch's global generator."""
+    learner = LEARNERS[type(config.learner)](config.learner)
+    if config.initial_weights == "glorot":
+        glorot(learner)
+    return learner
 
 
 def build_task(config: OmniglotConfig, characters: Characters, seed: int, device: torch.device) -> ClassificationTask:
@@ -156,7 +167,7 @@ def ready(
             config=config,
             data={"name": characters.name, "sha256": characters.digest, "is_standin": characters.is_standin},
             task=own,
-            build=lambda: LEARNERS[type(config.learner)](config.learner),
+            build=lambda: make_learner(config),
             test=lambda learner: test_scores(config, own, learner, options.progress),
             after=partial(save_trace, own) if (experiment, variant) in TRACED else None,
         )
@@ -200,7 +211,7 @@ def verify(configs: dict[str, OmniglotConfig], record: ledger.Record, device: st
         task = build_task(config, characters, record.seed, pick_device(device))
         return test_scores(config, task, learner, progress=False)
 
-    return verify_weights(record, config, lambda: LEARNERS[type(config.learner)](config.learner), test, device)
+    return verify_weights(record, config, lambda: make_learner(config), test, device)
 
 
 def verify_weights(

@@ -6,7 +6,7 @@
 #include "lrua.h"
 
 typedef struct {
-    int64_t threads, batch, steps, units, heads, slots, padded, width, dynamic; /* `heads` is 1; `dynamic`: the gate */
+    int64_t threads, batch, steps, units, heads, slots, padded, width, dynamic, same_step; /* `heads` is 1 */
     double decay;
     const REAL *from_state, *to_vectors, *to_gate; /* weights in panels, see `product`; for the derivative, transposed */
     const REAL *vectors_bias, *gate_bias;
@@ -18,7 +18,7 @@ typedef struct {
     REAL *vectors;        /* [batch][steps][3 * width]: key, feature, label */
     REAL *gate;           /* [batch][steps][1] */
     REAL *read_weights;   /* [batch][steps + 1][padded] */
-    REAL *write_weights;  /* [batch][steps + 1][padded]: entry t is also where step t's label goes */
+    REAL *write_weights;  /* [batch][steps + 1][padded]: where step t's label goes, too: entry t, or t + 1 if same_step */
     REAL *cosine, *scale; /* [batch][steps][padded] */
     REAL *erased;         /* [batch][steps][width] */
     int64_t *least_used;  /* [batch][steps + 1][1] */
@@ -57,7 +57,7 @@ INLINE void forward(const Unroll *u, int64_t H, int64_t first, int64_t rows) {
             *gate = sigmoid(*gate);
             write_forward(H, P, M, 1, feature, gate, read_weights - P, least_used - 1, features, /* equations 6 to 8 */
                           ENTRY(erased, b, t, T, M), write_weights);
-            store(H, P, M, 1, label, write_weights - P, labels); /* equations 9 and 10 */
+            store(H, P, M, 1, label, u->same_step ? write_weights : write_weights - P, labels); /* equations 9 and 10 */
             address_forward(H, N, P, M, key, features, read_weights, ENTRY(cosine, b, t, T, P), /* equations 1 and 2 */
                             ENTRY(scale, b, t, T, P));
             recall(H, P, M, read_weights, labels, ENTRY(outputs, b, t + 1, T + 1, O) + U); /* equation 3 */
@@ -65,6 +65,14 @@ INLINE void forward(const Unroll *u, int64_t H, int64_t first, int64_t rows) {
                           ENTRY(usage, b, 0, 1, P), least_used, ENTRY(scratch, b, 0, 1, 2 * P));
         }
     }
+}
+
+/* The derivative of a label's write; the label memory goes back to what it was before. */
+INLINE void unwrite_label(int64_t H, int64_t P, int64_t M, const REAL *label, const REAL *weights, REAL *labels,
+                          const REAL *d_labels, REAL *d_label, REAL *d_weights) {
+    recall(H, P, M, weights, d_labels, d_label);
+    match(H, P, M, label, d_labels, d_weights);
+    store(H, P, M, -1, label, weights, labels);
 }
 
 INLINE void backward(const Unroll *u, int64_t H, int64_t first, int64_t rows) {
@@ -82,6 +90,7 @@ INLINE void backward(const Unroll *u, int64_t H, int64_t first, int64_t rows) {
 
             match(H, P, M, d_read, labels, d_read_weights); /* equation 3 */
             store(H, P, M, 1, d_read, read_weights, d_labels);
+            if (u->same_step) unwrite_label(H, P, M, label, write_weights, labels, d_labels, d_label, d_write_weights);
             address_backward(H, P, M, key, features, read_weights, ENTRY(cosine, b, t, T, P), /* equations 1 and 2 */
                              ENTRY(scale, b, t, T, P), d_read_weights, d_features, d_key,
                              ENTRY(scratch, b, 0, 1, 2 * P));
@@ -92,9 +101,8 @@ INLINE void backward(const Unroll *u, int64_t H, int64_t first, int64_t rows) {
 
             /* What came out as by the last read weights is so; the last write weights have this step's label alone. */
             for (int64_t i = 0; i < P; i++) d_read_weights[i] = d_write_weights[i], d_write_weights[i] = 0;
-            recall(H, P, M, write_weights - P, d_labels, d_label); /* equations 9 and 10 */
-            match(H, P, M, label, d_labels, d_write_weights);
-            store(H, P, M, -1, label, write_weights - P, labels);
+            if (!u->same_step) /* equations 9 and 10 */
+                unwrite_label(H, P, M, label, write_weights - P, labels, d_labels, d_label, d_write_weights);
         }
         REAL *d_outputs = ENTRY(d_outputs, first, t, T, O), *d_gates = ENTRY(d_gates, first, t, T, G);
         if (u->dynamic) product(rows, 1, U, ENTRY(d_alpha, first, t, T, 1), T, u->to_gate, d_outputs, T * O);

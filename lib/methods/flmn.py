@@ -26,6 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lib.config import added
 from lib.memory import addressing, lrua
 from lib.methods.controller import lstm_cell
 from lib.methods.online import OnlineLearner
@@ -52,6 +53,12 @@ class FLMNConfig:
     """γ of equation 4 (paper: silent; MANN's)."""
     gate: Literal["constant", "dynamic"] = "constant"
     """`constant`: α is one learnt number, «a scalar gate parameter»; `dynamic`: the controller's at each step."""
+    label_write: Literal["recursive", "same-step"] = added("recursive")
+    """`recursive`: the label of the last input goes to where that one's feature went (equation 9); `same-step`: to
+    where this step's feature goes, as if label and feature had come together."""
+    answer_from: Literal["both", "memory"] = added("both")
+    """`both`: the softmax sees the hidden state and what was read, as Santoro's equation 16 says in the sentence's
+    place; `memory`: what was read alone, «as an input to a softmax classifier» to the letter."""
     labels: LabelKind = "one-hot"
     """What it is told and predicts, see `lib/tasks/labels.py`."""
 
@@ -84,7 +91,8 @@ class FLMN(OnlineLearner):
             self.to_gate = nn.Linear(config.hidden, 1)
         else:
             self.alpha = nn.Parameter(torch.zeros(1))
-        self.to_logits = nn.Linear(config.hidden + config.width, self.labels.outputs)
+        seen = config.width if config.answer_from == "memory" else config.hidden + config.width
+        self.to_logits = nn.Linear(seen, self.labels.outputs)
 
     def initial_state(self, batch_size: int) -> FLMNState:
         """Two empty memories whose first slot is the least used one."""
@@ -124,7 +132,7 @@ class FLMN(OnlineLearner):
         feature_memory = lrua.write(state.feature_memory, state.least_used, write_weights, feature)
 
         # The label of the last input goes to where that one's feature went.
-        label_weights = state.write_weights
+        label_weights = write_weights if self.config.label_write == "same-step" else state.write_weights
         label_memory = torch.baddbmm(state.label_memory, label_weights.transpose(1, 2), label)
 
         # Look among the features, read among the labels.
@@ -151,4 +159,4 @@ class FLMN(OnlineLearner):
 
     def read_out(self, output: Float[Tensor, "*any out"]) -> Float[Tensor, "*any outputs"]:
         """The linear layer before the softmax."""
-        return self.to_logits(output)
+        return self.to_logits(output[..., -self.to_logits.in_features :])

@@ -14,7 +14,7 @@ from torch import Tensor
 from lib.kernels.unrolled import Kernel, by_weights, fast_form, panels, whole_vectors
 from lib.methods.flmn import FLMN, FLMNConfig, FLMNState
 
-SIZES = ("threads", "batch", "steps", "units", "heads", "slots", "padded", "width", "dynamic")
+SIZES = ("threads", "batch", "steps", "units", "heads", "slots", "padded", "width", "dynamic", "same_step")
 WEIGHTS = ("from_state", "to_vectors", "to_gate", "vectors_bias", "gate_bias")
 OF_STEPS = ("outputs", "gates", "cell", "squashed", "vectors", "gate", "read_weights", "write_weights")
 OF_STEPS += ("cosine", "scale", "erased", "least_used")
@@ -91,12 +91,12 @@ class _Unroll(torch.autograd.Function):
         if to_gate is not None:
             weights["to_gate"] = panels(to_gate.T)
         biases = {"vectors_bias": vectors_bias.contiguous(), "gate_bias": gate_bias.contiguous()}
-        flags = {"dynamic": config.gate == "dynamic", "decay": config.usage_decay}
-        KERNEL("unroll_forward", config, {**weights, **biases, "usage": usage, **kept}, **flags)
+        KERNEL("unroll_forward", config, {**weights, **biases, "usage": usage, **kept}, **_flags(config))
 
         ctx.config, ctx.kept = config, kept
         ctx.save_for_backward(from_state, to_vectors, to_gate)
         outputs = kept["outputs"]
+        labels_at = steps if config.label_write == "same-step" else steps - 1
         final = FLMNState(
             hidden=outputs[:, -1, :units].clone(),
             cell=kept["cell"][:, -1].clone(),
@@ -105,7 +105,7 @@ class _Unroll(torch.autograd.Function):
             usage=usage[:, :slots].contiguous(),
             read_weights=kept["read_weights"][:, -1:, :slots].clone(),
             write_weights=kept["write_weights"][:, -1:, :slots].clone(),
-            label_weights=kept["write_weights"][:, -2:-1, :slots].clone(),
+            label_weights=kept["write_weights"][:, labels_at : labels_at + 1, :slots].clone(),
             least_used=F.one_hot(kept["least_used"][:, -1], slots).to(projected.dtype),
             read=outputs[:, -1, units:].clone(),
         )
@@ -134,11 +134,15 @@ class _Unroll(torch.autograd.Function):
         if to_gate is not None:
             weights["to_gate"] = panels(to_gate)
         derivatives = {"d_gates": d_gates, "d_vectors": d_vectors, "d_alpha": d_alpha}
-        flags = {"dynamic": config.gate == "dynamic", "decay": config.usage_decay}
-        KERNEL("unroll_backward", config, {**weights, **derivatives, **kept, **changing}, **flags)
+        KERNEL("unroll_backward", config, {**weights, **derivatives, **kept, **changing}, **_flags(config))
 
         d_from_state = by_weights(d_gates, outputs[:, :-1])
         d_to_vectors = by_weights(d_vectors, cell[:, 1:])
         d_to_gate = None if to_gate is None else by_weights(d_alpha, outputs[:, 1:, : config.hidden])
         d_biases = d_vectors.sum((0, 1)), d_alpha.sum((0, 1))
         return d_gates, d_from_state, d_to_vectors, d_biases[0], d_to_gate, d_biases[1], None, None
+
+
+def _flags(config: FLMNConfig) -> dict[str, float]:
+    same_step = config.label_write == "same-step"
+    return {"dynamic": config.gate == "dynamic", "same_step": same_step, "decay": config.usage_decay}

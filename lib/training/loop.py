@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -51,10 +51,14 @@ class TrainingConfig:
     """Minibatches of a validation."""
     checkpoint_every: int = 500
     """Updates between two checkpoints; a multiple of `log_every`."""
+    optimizer: Literal["rmsprop", "adam"] = added("rmsprop")
+    """`adam`: with `learning_rate`, and PyTorch's defaults in place of `decay` and `momentum`."""
     wipe_memory: bool = added(True)
     """Begin each episode with an empty memory; False: with the memory that the last episode of its row left."""
 
     def __post_init__(self):
+        if self.optimizer not in ("rmsprop", "adam"):
+            raise ValueError(f"there is no optimizer {self.optimizer!r}; known: rmsprop, adam")
         for name in ("updates", "batch_size", "log_every", "validate_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, it is {getattr(self, name)}")
@@ -136,7 +140,9 @@ def pick_unroll(learner: Any, how: str, updates: int, capturable: bool = True) -
 
 
 def make_optimizer(learner: Any, config: TrainingConfig) -> torch.optim.Optimizer:
-    """RMSprop as the paper's supplement 9.0.1 sets it."""
+    """RMSprop as the paper's supplement 9.0.1 sets it, or Adam."""
+    if config.optimizer == "adam":
+        return torch.optim.Adam(learner.parameters(), lr=config.learning_rate)
     return torch.optim.RMSprop(
         learner.parameters(), lr=config.learning_rate, alpha=config.decay, momentum=config.momentum
     )

@@ -250,9 +250,12 @@ def _train(members: list[_Member], config: TrainingConfig, provenance: dict, unr
 
 @torch.no_grad()
 def _stack_optimizers(stack: StackedLearners, optimizer: torch.optim.Optimizer, members: list[_Member]) -> None:
-    """RMSprop works on each number alone, so that states side by side are the state of the learners side by side."""
+    """RMSprop and Adam work on each number alone, so that states side by side are the state of the learners side by
+    side; but Adam counts its updates."""
     if all(member.number == 0 for member in members):
         return
+    if members[0].config.optimizer == "adam" and len({member.number for member in members}) > 1:
+        raise ValueError("with Adam, seeds that stand at different updates cannot go on together: run them one by one")
     for index, parameter in enumerate(stack.parameters()):
         own = [list(member.learner.parameters())[index] for member in members]
         states = [member.optimizer.state.get(p, {}) for member, p in zip(members, own, strict=True)]

@@ -11,6 +11,7 @@ from lib import ledger
 from lib.data.mnist import make_digits
 from lib.experiments import RunOptions, find_experiment, flmn, flmn_tables, mini_mnist, omniglot
 from lib.experiments.mini_mnist import MiniMNISTConfig
+from lib.methods.controller import lstm_cell
 from lib.methods.flmn import FLMN
 from lib.tasks.episodes import EpisodeSampler
 from lib.tasks.images import PlainBank
@@ -72,12 +73,31 @@ def test_the_fair_comparison_is_of_equal_memory_or_equal_parameters():
         assert parameters(flmn.FAIR[variant]) == pytest.approx(parameters(ours), rel=0.001)
     assert parameters(flmn.TABLE1["mann-1"]) == pytest.approx(parameters(ours), rel=0.02)
     for variant, config in flmn.FAIR.items():
+        paper = flmn.TABLE1["mann-1" if variant.startswith("mann") else "flmn-1"]
         changed = {
             field.name
             for field in dataclasses.fields(config)
-            if getattr(config, field.name) != getattr(ours, field.name)
+            if getattr(config, field.name) != getattr(paper, field.name)
         }
-        assert changed <= {"learner"}, variant
+        assert len(changed) == 1, variant
+        assert changed <= {"learner", "training", "initial_weights"}, variant
+
+
+def test_glorots_weights_are_as_large_as_they_must_be_and_open_the_forget_gate():
+    learner = omniglot.build_learner(flmn.FAIR["flmn-glorot"], 0)
+    again = omniglot.build_learner(flmn.FAIR["flmn-glorot"], 0)
+    for layer in (learner.from_input, learner.from_state, learner.to_vectors, learner.to_logits):
+        outputs, inputs = layer.weight.shape
+        bound = (6 / (inputs + outputs)) ** 0.5
+        assert 0.98 * bound < layer.weight.abs().max() <= bound
+    assert (learner.from_input.bias[: learner.config.hidden] == 1).all()
+    assert (learner.from_input.bias[learner.config.hidden :] == 0).all()
+    assert (learner.to_vectors.bias == 0).all()
+    assert all(torch.equal(a, b) for a, b in zip(learner.parameters(), again.parameters(), strict=True))
+    zeros = torch.zeros(1, learner.config.hidden)
+    gates = learner.from_input.bias.clone().unsqueeze(0)
+    _, cell = lstm_cell(gates, zeros + 1)
+    torch.testing.assert_close(cell, torch.sigmoid(zeros + 1))  # what is open is the gate that keeps the cell
 
 
 def test_a_run_is_tested_on_digits_too_and_shown(book):

@@ -1,8 +1,9 @@
 """Equations 1 to 10 of Mureja et al. (2017) in float64 NumPy: one function a step, loops over batch and slots.
 
-Written from the paper alone and slow on purpose: what the fast code is held to. Where the paper leaves a choice: both
+Written from the paper and slow on purpose: what the fast code is held to. Where the paper leaves a choice: both
 memories are written first, with the weights that steps before t made, and then read; ties of usage go to the lowest
-slot; the controller is the LSTM of Santoro et al., and the three vectors are made from its cell.
+slot; the controller is the LSTM of Santoro et al., from its reference, and the three vectors are made from its cell.
+Two readings are chosen by the caller, as the config names them: `label_write` and `answer_from`.
 """
 
 import math
@@ -24,7 +25,7 @@ class Weights:
     feature: tuple[np.ndarray, np.ndarray]
     label: tuple[np.ndarray, np.ndarray]
     gate: tuple[np.ndarray | None, float]  # (H,) or None where α is one learnt number, and that number
-    output: tuple[np.ndarray, np.ndarray]  # (C, H + M) and (C,)
+    output: tuple[np.ndarray, np.ndarray]  # (C, H + M), or (C, M) of what was read alone, and (C,)
 
 
 @dataclass
@@ -49,7 +50,7 @@ def start(hidden_size: int, slots: int, width: int) -> Stream:
     return Stream(np.zeros(hidden_size), np.zeros(hidden_size), *memories, np.zeros(slots), *weights, np.zeros(width))
 
 
-def step(weights: Weights, stream: Stream, x: np.ndarray, label: np.ndarray, *, decay: float):
+def step(weights: Weights, stream: Stream, x: np.ndarray, label: np.ndarray, *, decay, label_write, answer_from):
     """One time step: x (D,), the label of the step before as a vector (C,) -> logits (C,) and the new stream."""
     slots, width = stream.feature_memory.shape
     inputs = np.concatenate([x, label, stream.read])
@@ -74,7 +75,10 @@ def step(weights: Weights, stream: Stream, x: np.ndarray, label: np.ndarray, *, 
         write_weights[i] = openness * stream.read_weights[i] + (1.0 - openness) * is_least_used  # equation 6
         for m in range(width):
             features[i, m] += write_weights[i] * feature[m]  # equation 8
-            labels[i, m] += stream.write_weights[i] * written_label[m]  # equations 9 and 10
+    label_weights = stream.write_weights if label_write == "recursive" else write_weights  # equation 9
+    for i in range(slots):
+        for m in range(width):
+            labels[i, m] += label_weights[i] * written_label[m]  # equation 10
 
     similarity = []  # equation 1
     for i in range(slots):
@@ -90,12 +94,12 @@ def step(weights: Weights, stream: Stream, x: np.ndarray, label: np.ndarray, *, 
     usage = np.array([decay * stream.usage[i] + write_weights[i] + read_weights[i] for i in range(slots)])  # equation 4
 
     matrix, bias = weights.output
-    logits = matrix @ np.concatenate([hidden, read]) + bias
-    kept = (read_weights, write_weights, stream.write_weights)
+    logits = matrix @ (read if answer_from == "memory" else np.concatenate([hidden, read])) + bias
+    kept = (read_weights, write_weights, label_weights)
     return logits, Stream(hidden, cell, features, labels, usage, *kept, read)
 
 
-def episode(weights: Weights, xs: np.ndarray, ys: np.ndarray, *, hidden_size, slots, width, classes, decay):
+def episode(weights: Weights, xs: np.ndarray, ys: np.ndarray, *, hidden_size, slots, width, classes, **readings):
     """Whole episodes: xs (B, T, D), ys (B, T) -> logits (B, T, C) and, per episode, the stream after each step."""
     logits = np.zeros((*ys.shape, classes))
     streams: list[list[Stream]] = []
@@ -106,6 +110,6 @@ def episode(weights: Weights, xs: np.ndarray, ys: np.ndarray, *, hidden_size, sl
             label = np.zeros(classes)  # the null label at step 1
             if t > 0:
                 label[ys[b, t - 1]] = 1.0
-            logits[b, t], stream = step(weights, stream, xs[b, t], label, decay=decay)
+            logits[b, t], stream = step(weights, stream, xs[b, t], label, **readings)
             streams[b].append(stream)
     return logits, streams

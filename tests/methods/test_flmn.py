@@ -1,6 +1,9 @@
 """FLMN against its equations, and what its parts must do."""
 
+import sys
+import types
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from hypothesis import strategies as st
 from torch.func import functional_call
 
 from lib.memory import addressing, lrua
+from lib.methods import flmn as flmn_module
 from lib.methods.flmn import FLMN, FLMNConfig
 from tests.cases import random_cases, seeds
 from tests.methods import reference_flmn as reference
@@ -19,6 +23,7 @@ from tests.methods.test_mann import (
     dot_product_instead_of_cosine,
     gate_the_wrong_way_round,
     gate_without_sigmoid,
+    last_index_wins_a_tie,
     most_used,
     no_decay,
     nothing_is_written,
@@ -65,9 +70,8 @@ def compare_with_reference(learner: FLMN, xs: torch.Tensor, ys: torch.Tensor) ->
     """Logits, probabilities and every state of whole episodes, to 1e-9."""
     config = learner.config
     sizes = {"hidden_size": config.hidden, "slots": config.slots, "width": config.width, "classes": config.classes}
-    logits, streams = reference.episode(
-        to_reference(learner), xs.numpy(), ys.numpy(), decay=config.usage_decay, **sizes
-    )
+    readings = {"label_write": config.label_write, "answer_from": config.answer_from, "decay": config.usage_decay}
+    logits, streams = reference.episode(to_reference(learner), xs.numpy(), ys.numpy(), **sizes, **readings)
     np.testing.assert_allclose(learner(xs, ys).detach(), logits, atol=1e-9, rtol=0)
     learner.begin(len(xs))
     for t in range(xs.shape[1]):
@@ -90,6 +94,8 @@ configs = st.builds(
     width=st.integers(1, 4),
     usage_decay=st.sampled_from([0.5, 0.95, 0.99]),
     gate=st.sampled_from(["dynamic", "constant"]),
+    label_write=st.sampled_from(["recursive", "same-step"]),
+    answer_from=st.sampled_from(["both", "memory"]),
 )
 
 
@@ -110,6 +116,7 @@ def test_a_long_episode_agrees_with_the_equations(gate):
     [
         (lrua, "least_used_slots", most_used),
         (lrua, "least_used_slots", one_choice_for_the_batch),
+        (lrua, "least_used_slots", last_index_wins_a_tie),
         (lrua, "write", nothing_is_zeroed),
         (lrua, "write", all_is_zeroed_after_the_write),
         (lrua, "write", nothing_is_written),
@@ -131,17 +138,40 @@ def test_the_comparison_catches_known_mistakes(monkeypatch, module, name, wrong)
         compare_with_reference(learner, *episodes)
 
 
-@pytest.mark.parametrize("late", ["now", "never"])
-def test_the_comparison_catches_a_label_that_goes_elsewhere(monkeypatch, late):
-    learner, episodes = random_flmn(TINY, 1), random_episodes(TINY, 2, batch=3, length=15)
-    step = FLMN.step
+def step_with(right: str, wrong: str):
+    """FLMN's step from a module in whose source `right` was replaced."""
+    source = Path(flmn_module.__file__).read_text()
+    assert source.count(right) == 1, right
+    changed = types.ModuleType("changed")
+    sys.modules["changed"] = changed  # where its dataclass looks for its types
+    exec(source.replace(right, wrong), vars(changed))
+    del sys.modules["changed"]
+    return changed.FLMN.step
 
-    def wrong(self, projected, state):
-        if late == "now":  # to where this step's own feature goes
-            return step(self, projected, state._replace(write_weights=step(self, projected, state)[1].write_weights))
-        return step(self, projected, state._replace(write_weights=torch.zeros_like(state.write_weights)))
 
-    monkeypatch.setattr(FLMN, "step", wrong)
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("else state.write_weights\n", "else write_weights\n"),
+        ("else state.write_weights\n", "else torch.zeros_like(write_weights)\n"),
+        ("else state.write_weights\n", "else state.label_weights\n"),
+        ("torch.baddbmm(state.label_memory,", "torch.baddbmm(state.label_memory * (1 - state.least_used).mT,"),
+        ("label_weights.transpose(1, 2), label)", "label_weights.transpose(1, 2), feature)"),
+        ("content_weights(key, feature_memory)", "content_weights(key, state.feature_memory)"),
+        ("content_weights(key, feature_memory)", "content_weights(key, label_memory)"),
+        ("addressing.read(read_weights, label_memory)", "addressing.read(read_weights, state.label_memory)"),
+        ("addressing.read(read_weights, label_memory)", "addressing.read(read_weights, feature_memory)"),
+        ("= self.vectors(cell)", "= self.vectors(hidden)"),
+        ("self.to_gate(hidden)", "self.to_gate(cell)"),
+        ("write_weights.detach(), self", "(write_weights + label_weights).detach(), self"),
+        ("torch.cat([hidden, read], dim=-1), FLMN", "torch.cat([hidden, 0 * read], dim=-1), FLMN"),
+    ],
+)
+def test_the_comparison_catches_a_step_that_does_another_thing(monkeypatch, right, wrong):
+    learner, episodes = random_flmn(replace(TINY, gate="dynamic"), 1), random_episodes(TINY, 2, batch=3, length=15)
+    monkeypatch.setattr(FLMN, "step", step_with("# Look among", "# Look at"))
+    compare_with_reference(learner, *episodes)
+    monkeypatch.setattr(FLMN, "step", step_with(right, wrong))
     with pytest.raises(AssertionError):
         compare_with_reference(learner, *episodes)
 
@@ -161,13 +191,18 @@ def test_a_closed_gate_fills_slot_after_slot_and_each_label_follows_its_feature(
             torch.testing.assert_close(state.label_memory[:, t - 1], label[:, 0])
 
 
-def test_what_is_read_comes_from_the_labels_alone():
+def test_features_decide_where_is_read_and_labels_what():
     learner = random_flmn(TINY, 8)
     xs, ys = random_episodes(TINY, 9, batch=2, length=7)
-    for state in step_through(learner, xs, ys):
-        torch.testing.assert_close(state.read, (state.read_weights @ state.label_memory).squeeze(1))
-        key = learner.vectors(state.cell)[0]
-        torch.testing.assert_close(addressing.content_weights(key, state.feature_memory), state.read_weights)
+    state = step_through(learner, xs, ys)[-1]
+    projected, _ = learner.prepare(xs[:, :1], ys[:, :1])
+    _, expected = learner.step(projected[:, 0], state)
+    other = torch.randn(state.label_memory.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(10))
+    _, found = learner.step(projected[:, 0], state._replace(label_memory=other))
+    assert torch.equal(found.read_weights, expected.read_weights)
+    assert not torch.allclose(found.read, expected.read)
+    _, found = learner.step(projected[:, 0], state._replace(feature_memory=other))
+    assert not torch.allclose(found.read_weights, expected.read_weights)
 
 
 @pytest.mark.parametrize("gate", ["dynamic", "constant"])
@@ -181,8 +216,9 @@ def test_every_parameter_gets_a_gradient(gate):
 
 
 @pytest.mark.parametrize("gate", ["dynamic", "constant"])
-def test_the_gradients_are_those_of_finite_differences(gate):
-    config = FLMNConfig(2, 2, hidden=3, slots=4, width=2, gate=gate)
+@pytest.mark.parametrize("label_write", ["recursive", "same-step"])
+def test_the_gradients_are_those_of_finite_differences(gate, label_write):
+    config = FLMNConfig(2, 2, hidden=3, slots=4, width=2, gate=gate, label_write=label_write)
     learner = random_flmn(config, 40, scale=0.7)
     xs, ys = random_episodes(config, 41, batch=2, length=5)
     names = [name for name, _ in learner.named_parameters()]
@@ -192,7 +228,3 @@ def test_the_gradients_are_those_of_finite_differences(gate):
         return functional_call(learner, dict(zip(names, parameters, strict=True)), (xs, ys))
 
     assert torch.autograd.gradcheck(logits, (xs.requires_grad_(), *values), atol=1e-6, fast_mode=True)
-
-
-def test_its_two_memories_are_as_large_as_manns_one():
-    assert 2 * FLMNConfig().slots == 128

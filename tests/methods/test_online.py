@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from lib.baselines.feedforward import FeedForward, FeedForwardConfig
 from lib.baselines.lstm import LSTM, LSTMConfig
 from lib.baselines.ntm import NTM, NTMConfig
+from lib.methods.flmn import FLMN, FLMNConfig
 from lib.methods.mann import MANN, MANNConfig
 from lib.methods.online import CHUNK, OnlineLearner
 from tests.cases import random_cases, seeds
@@ -32,6 +33,7 @@ def make(
             ),
             "lstm": lambda: LSTM(LSTMConfig(**sizes)),
             "feedforward": lambda: FeedForward(FeedForwardConfig(**sizes)),
+            "flmn": lambda: FLMN(FLMNConfig(**sizes, slots=slots // 2, width=width)),
             "ntm": lambda: NTM(NTMConfig(**sizes, slots=slots, width=width, reads=reads)),
         }[kind]()
         if not large:
@@ -58,9 +60,9 @@ def stream(learner: OnlineLearner, xs: torch.Tensor, ys: torch.Tensor) -> torch.
     return torch.stack(answers, dim=1)
 
 
-KINDS = ["mann", "mann-feedforward", "lstm", "feedforward", "ntm"]
+KINDS = ["mann", "mann-feedforward", "flmn", "lstm", "feedforward", "ntm"]
 every_kind = pytest.mark.parametrize("kind", KINDS)
-with_memory = pytest.mark.parametrize("kind", ["mann", "mann-feedforward", "lstm", "ntm"])
+with_memory = pytest.mark.parametrize("kind", ["mann", "mann-feedforward", "flmn", "lstm", "ntm"])
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import torch
 
+from lib.methods.flmn import FLMN, FLMNConfig
 from lib.methods.mann import MANN, MANNConfig
 from lib.tasks.classification import ClassificationTask
 from lib.tasks.episodes import EpisodeConfig, Episodes, EpisodeSampler
@@ -43,5 +44,7 @@ def drawn_tasks(seeds, device: torch.device | str = "cpu", episodes: EpisodeConf
     ]
 
 
-def drawn_learners(seeds, config: MANNConfig = SMALL, device: torch.device | str = "cpu") -> list[MANN]:
+def drawn_learners(
+    seeds, config: MANNConfig | FLMNConfig = SMALL, device: torch.device | str = "cpu"
+) -> list[MANN | FLMN]:
     return [tiny_mann(seed, config).double().to(device) for seed in seeds]

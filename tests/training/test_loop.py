@@ -5,6 +5,7 @@ import math
 import time
 from dataclasses import replace
 
+import jaxtyping
 import pytest
 import torch
 
@@ -157,6 +158,22 @@ def test_rmsprop_is_that_of_the_formula():
     train(learner, task, config, progress=False)
     for found, expected in zip(learner.parameters(), values, strict=True):
         torch.testing.assert_close(found.detach(), expected, atol=1e-9, rtol=1e-7)
+
+
+def test_adam_is_pytorchs_at_the_given_rate():
+    learner, by_hand, task = tiny_mann(), tiny_mann(), TinyTask()
+    config = replace(SHORT, updates=3, optimizer="adam", learning_rate=1e-2, clip=1e9)
+    train(learner, task, config, progress=False)
+    optimizer = torch.optim.Adam(by_hand.parameters(), lr=1e-2)
+    for update in range(1, 4):
+        batch = task.train.batch(update, 3)
+        optimizer.zero_grad()
+        task.loss(by_hand(batch.xs, batch.ys), batch).backward()
+        optimizer.step()
+    for found, expected in zip(learner.parameters(), by_hand.parameters(), strict=True):
+        torch.testing.assert_close(found, expected)
+    with pytest.raises((ValueError, jaxtyping.TypeCheckError), match="sgd"):
+        replace(SHORT, optimizer="sgd")
 
 
 def test_a_large_gradient_is_scaled_down_to_the_given_norm(monkeypatch):

@@ -8,6 +8,7 @@ import torch
 
 from lib.baselines.feedforward import FeedForward, FeedForwardConfig
 from lib.baselines.lstm import LSTM, LSTMConfig
+from lib.methods.flmn import FLMNConfig
 from lib.tasks.episodes import EpisodeConfig
 from lib.training import loop, train
 from lib.training.checkpoint import CheckpointError, load_checkpoint, read_details
@@ -27,6 +28,24 @@ def alone(seed: int, config=TWENTY, learner_config=SMALL, **options):
 def together(seeds=SEEDS, config=TWENTY, learner_config=SMALL, **options):
     learners = drawn_learners(seeds, learner_config)
     return learners, train_together(learners, drawn_tasks(seeds), config, unroll="plain", progress=False, **options)
+
+
+def test_with_adam_seeds_together_end_where_each_ends_alone(tmp_path):
+    adam = replace(TWENTY, optimizer="adam")
+    learners, results = together(config=adam)
+    for seed, learner, result in zip(SEEDS, learners, results, strict=True):
+        assert_alike(learner, result, *alone(seed, config=adam))
+    folders = [tmp_path / str(seed) for seed in SEEDS]
+    identities = [{"run": f"tiny/{seed}"} for seed in SEEDS]
+    with pytest.raises(KeyboardInterrupt):
+        alone(SEEDS[0], config=adam, folder=folders[0], identity=identities[0], on_log=stop_at_update_6)
+    with pytest.raises(ValueError, match="run them one by one"):
+        together(config=adam, folders=folders, identities=identities)
+
+
+def stop_at_update_6(line):
+    if line["update"] == 6:
+        raise KeyboardInterrupt
 
 
 def assert_alike(learner, result, other, expected):
@@ -50,8 +69,9 @@ def assert_alike(learner, result, other, expected):
         replace(SMALL, gate="constant"),
         replace(SMALL, gate="fixed"),
         replace(SMALL, controller="feedforward", keys="shared", write_to="own"),
+        FLMNConfig(classes=3, hidden=8, slots=6, width=4),
     ],
-    ids=["as in the paper", "constant gate", "fixed gate", "other readings"],
+    ids=["as in the paper", "constant gate", "fixed gate", "other readings", "FLMN"],
 )
 def test_three_seeds_together_end_where_each_ends_alone(learner_config):
     learners, results = together(learner_config=learner_config)

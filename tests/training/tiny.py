@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from lib.methods.flmn import FLMN, FLMNConfig
 from lib.methods.mann import MANN, MANNConfig
 from lib.tasks.classification import InstanceTally
 from lib.tasks.episodes import Episodes
@@ -24,10 +25,10 @@ SHORT = TrainingConfig(
 )
 
 
-def tiny_mann(seed: int = 0, config: MANNConfig = TINY) -> MANN:
+def tiny_mann(seed: int = 0, config: MANNConfig | FLMNConfig = TINY) -> MANN | FLMN:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return MANN(config)
+        return FLMN(config) if isinstance(config, FLMNConfig) else MANN(config)
 
 
 @dataclass(frozen=True)
