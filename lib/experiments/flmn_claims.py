@@ -1,13 +1,23 @@
 """Mureja et al. 2017: what the paper claims of its tables and figures, and whether the ledger's records bear it out.
 
-Where the paper gives no number, the criterion is ours, written down before the runs were done. «MANN» is the paper's,
-with one head. See also `lib/experiments/claims.py`.
+Where the paper gives no number, the criterion is ours. Most were written down before the runs were done; a review
+sharpened those of figure 3 and added the two of digits and of MANN's 60% after the first short run of either network.
+«MANN» is the paper's, with one head; the paper's episodes are updates here. See also `lib/experiments/claims.py`.
 """
 
 from math import inf
 
 from lib import ledger, report
-from lib.experiments.claims import FAILS, HOLDS, IN_PART, Claim, percent, training_accuracy
+from lib.experiments.claims import (
+    EXCEEDED,
+    FAILS,
+    HOLDS,
+    IN_PART,
+    Claim,
+    educated_guess,
+    percent,
+    training_accuracy,
+)
 from lib.ledger import Record
 
 INSTANCES = (1, 2, 3, 4, 5, 10)
@@ -32,6 +42,15 @@ def _by_a_large_margin(mann: Record, flmn: Record) -> tuple[str, str]:
     return verdict, ", ".join(f"{report.ordinal(k)} {m:+.1f} points" for k, m in margins.items())
 
 
+def _reported_on_digits(record: Record) -> tuple[str, str]:
+    paper = ledger.paper_numbers("flmn")["table2"]
+    reported = dict(zip(paper["instances"], paper["rows"]["flmn"], strict=True))
+    differences = {k: 100 * record.metrics["mini_mnist"]["accuracy"][k - 1] - reported[k] for k in (2, 10)}
+    worst = min(differences.values())
+    verdict = HOLDS if worst >= 0 else IN_PART if worst >= -2 else FAILS
+    return verdict, ", ".join(f"{report.ordinal(k)} {d:+.1f} points" for k, d in differences.items())
+
+
 def _on_digits(mann: Record, flmn: Record) -> tuple[str, str]:
     a, b = ([record.metrics["mini_mnist"]["accuracy"][k - 1] for k in (2, 10)] for record in (mann, flmn))
     least = 100 * min(ours - theirs for ours, theirs in zip(b, a, strict=True))
@@ -42,24 +61,25 @@ def _on_digits(mann: Record, flmn: Record) -> tuple[str, str]:
     )
 
 
+def _best_within_20_000(record: Record, instance: int) -> float:
+    return max((a for update, a in training_accuracy(record, instance).items() if update <= 20_000), default=0.0)
+
+
 def _within_20_000(mann: Record, flmn: Record) -> tuple[str, str]:
-    a, b = (
-        max((accuracy for update, accuracy in training_accuracy(record, 2).items() if update <= 20_000), default=0.0)
-        for record in (mann, flmn)
-    )
-    until = min(20_000, mann.updates, flmn.updates)
-    verdict = FAILS if b < 0.8 else HOLDS if a <= 0.5 else IN_PART
-    return verdict, f"best 2nd-instance training accuracy within {until} updates: FLMN {percent(b)}, MANN {percent(a)}"
+    a, b = _best_within_20_000(mann, 2), _best_within_20_000(flmn, 2)
+    seen = f"{min(mann.updates, 20_000)} and {min(flmn.updates, 20_000)} updates"
+    evidence = f"best 2nd-instance training accuracy: MANN {percent(a)}, FLMN {percent(b)}, within {seen}"
+    if b < 0.78:
+        return FAILS, evidence
+    return (HOLDS if a <= 0.5 and mann.updates >= 20_000 else IN_PART), evidence
 
 
-def _educated_guess(flmn: Record) -> tuple[str, str]:
-    late = [accuracy for update, accuracy in training_accuracy(flmn, 1).items() if update > 20_000]
-    if not late:
-        return FAILS, f"only {flmn.updates} updates"
-    mean = sum(late) / len(late)
-    return (
-        HOLDS if mean >= 0.25 else IN_PART if mean > 0.2 else FAILS
-    ), f"mean of updates after 20 000: {percent(mean)}"
+def _only_60(mann: Record) -> tuple[str, str]:
+    best = _best_within_20_000(mann, 10)
+    evidence = f"best 10th-instance training accuracy {percent(best)}, within {min(mann.updates, 20_000)} updates"
+    if best > 0.65:
+        return EXCEEDED, evidence
+    return (HOLDS if best >= 0.55 and mann.updates >= 20_000 else FAILS), evidence
 
 
 def _better_at_each(mann: Record, flmn: Record) -> tuple[str, str]:
@@ -97,14 +117,14 @@ CLAIMS = (
     Claim(
         "Table 1, I",
         "FLMN has 85.6% on 2nd and 94.1% on 10th instances",
-        "no cell from the 2nd on below the paper's; in part: 2 points below",
+        "no cell from the 2nd on below the paper's; in part: 2 points below. The 1st can be had at the 2nd's expense",
         _runs("flmn-1"),
         _reported("flmn-experiment1"),
     ),
     Claim(
         "Table 1, II",
         "FLMN has 86.5% on 2nd and 94.4% on 10th instances",
-        "no cell from the 2nd on below the paper's; in part: 2 points below",
+        "no cell from the 2nd on below the paper's; in part: 2 points below. The 1st can be had at the 2nd's expense",
         _runs("flmn-2"),
         _reported("flmn-experiment2"),
     ),
@@ -114,6 +134,7 @@ CLAIMS = (
         "10 points on 2nd, 5th and 10th instances; in part: better",
         _runs("mann-1", "flmn-1"),
         _by_a_large_margin,
+        compares=True,
     ),
     Claim(
         "Table 1, II",
@@ -121,6 +142,14 @@ CLAIMS = (
         "10 points on 2nd, 5th and 10th instances; in part: better",
         _runs("mann-2", "flmn-2"),
         _by_a_large_margin,
+        compares=True,
+    ),
+    Claim(
+        "Table 2",
+        "FLMN, trained on characters, has 67.6% on 2nd and 80.5% on 10th instances of digits",
+        "neither below the paper's; in part: 2 points below; the network of experiment I, mean over the draws",
+        _runs("flmn-1"),
+        _reported_on_digits,
     ),
     Claim(
         "Table 2",
@@ -128,20 +157,29 @@ CLAIMS = (
         "10 points on 2nd and 10th instances; in part: better",
         _runs("mann-1", "flmn-1"),
         _on_digits,
+        compares=True,
     ),
     Claim(
         "Figure 3",
-        "2nd-instance accuracy of FLMN reaches 80% within 20 000 updates, MANN's only 40%",
-        "80% reached, MANN at most 50%; in part: 80% reached",
+        "2nd-instance accuracy of FLMN has reached nearly 80% within the first 20 000 episodes, MANN's only 40%",
+        "78% reached, MANN at most 50%; in part: 78% reached",
         _runs("mann-1", "flmn-1"),
         _within_20_000,
+        compares=True,
     ),
     Claim(
         "Figure 3",
-        "after 20 000 updates FLMN's first-instance accuracy is more than a blind guess",
-        "25% on average; in part: above 20%",
+        "10th-instance accuracy of MANN could only reach 60% within the first 20 000 episodes",
+        "between 55% and 65%",
+        _runs("mann-1"),
+        _only_60,
+    ),
+    Claim(
+        "Figure 3",
+        "after 20 000 episodes FLMN's first-instance accuracy is more than a blind guess",
+        "on the test, above what avoiding the label told last gives, by three standard errors, with 60% of 2nd ones right",
         _runs("flmn-1"),
-        _educated_guess,
+        educated_guess,
     ),
     Claim(
         "Figure 4",
@@ -149,6 +187,7 @@ CLAIMS = (
         "at the end of training, at all of 1, 2, 3, 4, 5 and 10; in part: half of them",
         _runs("mann-2", "flmn-2"),
         _better_at_each,
+        compares=True,
     ),
     Claim(
         "Figure 5",
@@ -156,5 +195,6 @@ CLAIMS = (
         "a loss of 1 is reached sooner in both; in part: in one",
         _runs("mann-1", "flmn-1", "mann-2", "flmn-2"),
         _falls_sooner,
+        compares=True,
     ),
 )
