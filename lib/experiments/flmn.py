@@ -6,7 +6,8 @@
 | `flmn.figure3`, `flmn.figure4` | training accuracy of the runs of table 1, experiments I and II |
 | `flmn.figure5` | the loss of the same runs |
 | `flmn.table2` | table 2: the networks of table 1, tested on digits |
-| `flmn.fair` | not in the paper: what its MANN lacks |
+| `flmn.ablations` | not in the paper: what its MANN lacks, and what FLMN's new parts are worth |
+| `flmn.fair` | not in the paper: FLMN and a MANN with equal memory, parameters and tuning |
 
 Reading notes. Five classes and «10 samples per each class»: balanced episodes, unlike Santoro's. 1209 classes are
 trained on, by number, of which the last 50 are held out to validate on. The paper is silent on minibatch, optimizer,
@@ -41,26 +42,37 @@ def with_adam(config: OmniglotConfig) -> OmniglotConfig:
     return replace(config, training=replace(config.training, optimizer="adam", learning_rate=1e-3))
 
 
-ONE_READ = MANNConfig(reads=1)
+def with_glorot(config: OmniglotConfig) -> OmniglotConfig:
+    """Glorot's initial weights in place of PyTorch's."""
+    return replace(config, initial_weights="glorot")
+
+
+ONE_HEAD = MANNConfig(reads=1)
 TABLE1 = {
-    "mann-1": setting(ONE_READ),
+    "mann-1": setting(ONE_HEAD),
     "flmn-1": setting(FLMNConfig()),
-    "mann-2": setting(ONE_READ, AUGMENTED),
+    "mann-2": setting(ONE_HEAD, AUGMENTED),
     "flmn-2": setting(FLMNConfig(), AUGMENTED),
 }
-FAIR = {
+ABLATIONS = {
+    "mann-four-heads": setting(MANNConfig()),
+    "mann-half-memory": setting(replace(ONE_HEAD, slots=64)),
+    "mann-quarter-turns": setting(ONE_HEAD, EpisodeConfig(balanced=True)),
+    "mann-adam": with_adam(TABLE1["mann-1"]),
+    "mann-glorot": with_glorot(TABLE1["mann-1"]),
+    "mann-shared-key": setting(replace(ONE_HEAD, keys="shared")),
+    "mann-constant-gate": setting(replace(ONE_HEAD, gate="constant")),
     "flmn-dynamic-gate": setting(FLMNConfig(gate="dynamic")),
     "flmn-same-step": setting(FLMNConfig(label_write="same-step")),
     "flmn-answer-from-memory": setting(FLMNConfig(answer_from="memory")),
-    "mann-four-reads": setting(MANNConfig()),
-    "mann-four-reads-small": setting(MANNConfig(hidden=166)),  # as many parameters as FLMN, see the tests
-    "mann-half-memory": setting(replace(ONE_READ, slots=64)),
-    "mann-shared-key": setting(replace(ONE_READ, keys="shared")),
-    "mann-constant-gate": setting(replace(ONE_READ, gate="constant")),
-    "mann-adam": with_adam(TABLE1["mann-1"]),
+}
+FAIR_MANN = setting(MANNConfig(hidden=166))  # four heads, as much memory and as many parameters as FLMN: see the tests
+FAIR = {
+    "mann": FAIR_MANN,
+    "mann-adam": with_adam(FAIR_MANN),
+    "mann-glorot": with_glorot(FAIR_MANN),
     "flmn-adam": with_adam(TABLE1["flmn-1"]),
-    "mann-glorot": replace(TABLE1["mann-1"], initial_weights="glorot"),
-    "flmn-glorot": replace(TABLE1["flmn-1"], initial_weights="glorot"),
+    "flmn-glorot": with_glorot(TABLE1["flmn-1"]),
 }
 
 
@@ -101,9 +113,18 @@ EXPERIMENTS = (
     drawn("flmn.figure4", "Experiment II: training accuracy of MANN and FLMN", SECOND, tables.figure4),
     drawn("flmn.figure5", "The training loss of MANN and FLMN", (*FIRST, *SECOND), tables.figure5),
     omniglot_experiment(
-        "flmn.fair",
+        "flmn.ablations",
         PAPER,
         "Experiment I: how much of FLMN's advantage is the paper's choice of MANN (not in the paper)",
+        ABLATIONS,
+        tables.ablations,
+        COSTS,
+        wanted=tuple((variant, 0) for variant in ABLATIONS),
+    ),
+    omniglot_experiment(
+        "flmn.fair",
+        PAPER,
+        "Experiment I: FLMN and MANN with equal memory, equal parameters, equal tuning (not in the paper)",
         FAIR,
         tables.fair,
         COSTS,

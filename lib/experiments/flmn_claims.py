@@ -177,7 +177,7 @@ CLAIMS = (
     Claim(
         "Figure 3",
         "after 20 000 episodes FLMN's first-instance accuracy is more than a blind guess",
-        "on the test, above what avoiding the label told last gives, by three standard errors, with 60% of 2nd ones right",
+        "above what avoiding the label told last gives, by three standard errors, with 60% of 2nd instances right",
         _runs("flmn-1"),
         educated_guess,
     ),

@@ -67,20 +67,35 @@ def test_profiles_differ_in_size_and_not_in_what_is_learnt():
     assert smoke.mini_mnist.draws < short.mini_mnist.draws == paper.mini_mnist.draws == 20
 
 
-def test_the_fair_comparison_is_of_equal_memory_or_equal_parameters():
+def test_the_fair_comparison_is_of_equal_memory_and_equal_parameters():
     ours = flmn.TABLE1["flmn-1"]
-    for variant in ("mann-four-reads-small", "flmn-dynamic-gate"):
+    for variant in ("mann", "mann-adam", "mann-glorot"):
+        learner = flmn.FAIR[variant].learner
         assert parameters(flmn.FAIR[variant]) == pytest.approx(parameters(ours), rel=0.001)
+        assert learner.slots * learner.width == 2 * ours.learner.slots * ours.learner.width
+        assert learner.reads == 4
     assert parameters(flmn.TABLE1["mann-1"]) == pytest.approx(parameters(ours), rel=0.02)
+
+
+def changed(config: omniglot.OmniglotConfig, base: omniglot.OmniglotConfig) -> set[str]:
+    names = [field.name for field in dataclasses.fields(config)]
+    return {name for name in names if getattr(config, name) != getattr(base, name)}
+
+
+def test_an_ablation_changes_one_thing_and_both_networks_are_tuned_alike():
+    for variant, config in flmn.ABLATIONS.items():
+        found = changed(config, flmn.TABLE1["mann-1" if variant.startswith("mann") else "flmn-1"])
+        assert len(found) == 1, variant
+        assert found <= {"learner", "training", "initial_weights", "episodes"}, variant
+    bases = {"mann": flmn.FAIR["mann"], "flmn": flmn.TABLE1["flmn-1"]}
+    tried = {"mann": {}, "flmn": {}}
     for variant, config in flmn.FAIR.items():
-        paper = flmn.TABLE1["mann-1" if variant.startswith("mann") else "flmn-1"]
-        changed = {
-            field.name
-            for field in dataclasses.fields(config)
-            if getattr(config, field.name) != getattr(paper, field.name)
-        }
-        assert len(changed) == 1, variant
-        assert changed <= {"learner", "training", "initial_weights"}, variant
+        name, _, setting = variant.partition("-")
+        if setting:
+            (what,) = changed(config, bases[name])
+            tried[name][setting] = getattr(config, what)
+    assert tried["mann"] == tried["flmn"]
+    assert set(tried["mann"]) == {"adam", "glorot"}
 
 
 def test_glorots_weights_are_as_large_as_they_must_be_and_open_the_forget_gate():
@@ -121,7 +136,7 @@ def test_a_run_is_tested_on_digits_too_and_shown(book):
     assert shown["MANN, one read, experiment I"].note == "not run"
 
 
-@pytest.mark.parametrize("name", ["table1", "table2", "figure3", "figure4", "figure5", "fair"])
+@pytest.mark.parametrize("name", ["table1", "table2", "figure3", "figure4", "figure5", "ablations", "fair"])
 def test_every_table_is_whole_before_anything_was_run(book, name):
     table = find_experiment(f"flmn.{name}").table()
     assert table.rows
