@@ -65,12 +65,14 @@ class Characters:
         return self.packed.shape[1]
 
     def train_test_split(
-        self, training: int = TRAINING_CLASSES
+        self, training: int = TRAINING_CLASSES, shuffled: bool = False
     ) -> tuple[Int64[np.ndarray, "train"], Int64[np.ndarray, "test"]]:
         """Class indices, int64, to train and to test on: Omniglot's first `training` and the others, glyphs in
-        proportion."""
-        split = round(len(self) * training / OMNIGLOT_CLASSES)
-        return np.arange(split), np.arange(split, len(self))
+        proportion. shuffled: in one random order, always the same, which puts characters of one alphabet in both."""
+        split, order = round(len(self) * training / OMNIGLOT_CLASSES), np.arange(len(self))
+        if shuffled:
+            order = np.random.default_rng(0).permutation(order)
+        return order[:split], order[split:]
 
     def images(self, classes: np.ndarray | list[int] | None = None) -> UInt8[np.ndarray, "n drawers 105 105"]:
         """Unpacked drawings, uint8 in {0, 1} (n, drawers, 105, 105), ink = 1, of the given class indices or of all."""

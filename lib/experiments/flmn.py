@@ -62,6 +62,7 @@ ABLATIONS = {
     "mann-glorot": with_glorot(TABLE1["mann-1"]),
     "mann-shared-key": setting(replace(ONE_HEAD, keys="shared")),
     "mann-constant-gate": setting(replace(ONE_HEAD, gate="constant")),
+    "flmn-shuffled-split": replace(TABLE1["flmn-1"], split="shuffled"),
     "flmn-dynamic-gate": setting(FLMNConfig(gate="dynamic")),
     "flmn-same-step": setting(FLMNConfig(label_write="same-step")),
     "flmn-answer-from-memory": setting(FLMNConfig(answer_from="memory")),

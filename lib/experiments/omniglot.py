@@ -65,6 +65,8 @@ class OmniglotConfig:
     """Where the number of classes grows during training; `episodes` then says all else."""
     training_classes: int = added(TRAINING_CLASSES)
     """How many of Omniglot's 1623 characters, by number, are trained on or validated with; tests use the others."""
+    split: Literal["by-number", "shuffled"] = added("by-number")
+    """`by-number`: whole alphabets are kept for the test; `shuffled`: any characters, so that their likes were seen."""
     initial_weights: Literal["pytorch", "glorot"] = added("pytorch")
     """Of a learner with an LSTM: PyTorch's default, or see `lib/methods/controller.py`."""
     short_updates: int | None = added(None)
@@ -109,7 +111,7 @@ def make_learner(config: OmniglotConfig) -> OnlineLearner:
 
 def build_task(config: OmniglotConfig, characters: Characters, seed: int, device: torch.device) -> ClassificationTask:
     """Training, validation and test episodes over disjoint classes."""
-    training, test = characters.train_test_split(config.training_classes)
+    training, test = characters.train_test_split(config.training_classes, config.split == "shuffled")
     held_out = min(VALIDATION_CLASSES, len(training) // 4)
     final = config.curriculum.episodes(config.training.updates, config.episodes) if config.curriculum else None
 

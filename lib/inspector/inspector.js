@@ -111,16 +111,19 @@ function unpack(payload) {
     right: (t) => answers[t] === arrays.labels[t],
     wrote: (t, slot) => writer[t][slot] === t,
     shareScale: Math.max(quantile(shares, 0.995) || 0, 1.01),
+    shareFloor: Math.min(quantile(shares, 0.005) || 0, 0.99),
     writeScale: largest(writeMass.flat()),
-    /** The writes before step t whose slots it reads most: { from: their step, slots, share: the mean over the slots }. */
-    mostRead(t, count) {
+    /** The writes before step t, those first whose slots it reads most: { from: their step, slots, share: the mean over the slots }. */
+    readsOf(t) {
       const images = new Map(); // what a step has just written is of this step: left out
       for (const slot of range(R ? N : 0).filter((i) => older(t, i)).sort((a, b) => readMass[t][b] - readMass[t][a])) {
         images.set(writer[t][slot], [...(images.get(writer[t][slot]) ?? []), slot]);
       }
       const read = [...images].map(([from, slots]) => ({ from, slots, share: sum(slots.map((i) => share(t, i))) / slots.length }));
-      return read.sort((a, b) => b.share - a.share).slice(0, count);
+      return read.sort((a, b) => b.share - a.share);
     },
+    mostRead(t, count) { return this.readsOf(t).slice(0, count); },
+    leastRead(t, count) { return this.readsOf(t).slice(1).slice(-count).reverse(); },
     mostWritten: (t) => range(N).filter((slot) => writer[t][slot] === t).sort((a, b) => writeMass[t][b] - writeMass[t][a]),
   };
 }
@@ -232,7 +235,7 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
 
   // ---- What is said about the step and the slot -----------------------------------------------------------------
   function describe(t) {
-    const answer = trace.answers[t], [top] = trace.mostRead(t, 1), written = trace.mostWritten(t).slice(0, 8);
+    const answer = trace.answers[t], [top] = trace.mostRead(t, 1), [last] = trace.leastRead(t, 1), written = trace.mostWritten(t).slice(0, 8);
     return [
       `t = ${t}: the ${ordinal(trace.instance[t])} image of class ${labels[t]}.`,
       `The network answers ${answer} (${percent(trace.probability(t, answer))}),`,
@@ -241,7 +244,8 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
       top && `Of its earlier writes it reads that of t = ${top.from} most, made at an image of class ${labels[top.from]}`
         + (trace.label_delay && top.from >= trace.label_delay
           ? ` when told that the image before was of class ${labels[top.from - trace.label_delay]}` : ""),
-      top && `(${slotsOf(top.slots.slice(0, 8))}: ${times(top.share)} an even share).`,
+      top && `(${slotsOf(top.slots.slice(0, 8))}: ${times(top.share)} an even share)${last ? "" : "."}`,
+      last && `and that of t = ${last.from}, class ${labels[last.from]}, least (${times(last.share)}).`,
       W && `It writes${L ? " its features" : ""} to ${written.length ? slotsOf(written) : "no slot in particular"}`
         + (L && t ? `, and the label of t = ${t - 1}, ${labels[t - 1]}, to where that image's features went.` : "."),
     ].filter(Boolean).join(" ");
@@ -264,8 +268,9 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
       return node("div", { class: "mi-bar" }, chip(c), node("span", { class: "mi-track" }, filled),
         node("span", { class: "mi-percent" }, percent(trace.probability(t, c))), span(c === labels[t] ? "◂ true" : ""));
     });
-    const reads = trace.mostRead(t, 3).map(({ from, slots, share }) =>
+    const readsOf = (found) => found.map(({ from, slots, share }) =>
       button({ slot: slots[0] }, ...image(from), told(from), node("b", {}, times(share)), span(slotsOf(slots.slice(0, 4)))));
+    const reads = readsOf(trace.mostRead(t, 3)), least = readsOf(trace.leastRead(t, 3));
     const writesOf = (at) => trace.mostWritten(at).slice(0, 6).map((i) =>
       button({ slot: i }, node("b", {}, `slot ${i}`), span(number(trace.writeMass[at][i], 2))));
     const writes = writesOf(t);
@@ -275,7 +280,8 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
       card("", label("Answer"), node("p", { class: "mi-verdict" }, verdict(t),
         trace.right(t) ? ` right: ${answer}` : ` wrong: ${answer}, it is ${labels[t]}`), ...bars),
       R || W ? card("mi-wide",
-        ...(R ? [label("● Reads most, of its earlier writes", "mi-is-read"), items(reads, "nothing yet", "mi-rows")] : []),
+        ...(R ? [label("● Reads most, of its earlier writes", "mi-is-read"), items(reads, "nothing yet", "mi-rows"),
+          label("○ Reads least of them", "mi-is-less"), items(least, "nothing yet", "mi-rows")] : []),
         ...(W ? [label(`▸ Writes ${L ? "its features " : ""}to`, "mi-is-write"), items(writes, "no slot in particular")] : []),
         ...(L && t ? [node("p", { class: "mi-label mi-is-write" }, "▸ Writes the label ", chip(labels[t - 1]), ` of t = ${t - 1} to`),
           items(writesOf(t - 1), "no slot in particular")] : [])) : "");
@@ -292,14 +298,16 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
     }
     const writes = range(T).filter((t) => trace.wrote(t, i)).map((t) =>
       button({ step: t }, ...image(t), told(t), span(`weight ${number(trace.writeMass[t][i], 2)}`)));
-    const reads = range(T).filter((t) => trace.older(t, i)).sort((a, b) => trace.share(b, i) - trace.share(a, i)).slice(0, 6)
-      .map((t) => button({ step: t }, ...image(t), verdict(t), span(times(trace.share(t, i)))));
+    const later = range(T).filter((t) => trace.older(t, i)).sort((a, b) => trace.share(b, i) - trace.share(a, i));
+    const readers = (steps) =>
+      steps.map((t) => button({ step: t }, ...image(t), verdict(t), span(times(trace.share(t, i)))));
     const what = (memory) => (L ? memory.name : "content");
     for (const { memory, canvas } of contents) canvas.setAttribute("aria-label", `The ${what(memory)} of slot ${i} at each step`);
     place.replaceChildren(
       ...contents.map(({ memory, canvas }) => card("mi-full", label(`Slot ${i}: its ${what(memory)} over the episode`), canvas)),
       card("", label(`▸ Slot ${i} was written`, "mi-is-write"), items(writes, "never")),
-      R ? card("", label("● and later read most", "mi-is-read"), items(reads, "never")) : "");
+      R ? card("", label("● and later read most", "mi-is-read"), items(readers(later.slice(0, 4)), "never"),
+        label("○ and later read least", "mi-is-less"), items(readers(later.slice(4).slice(-4).reverse()), "never")) : "");
   }
 
   function showLegend() {
@@ -313,11 +321,13 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
       ...trace.memories.map((memory) => key("memory",
         `${memory.name}${minusMean.checked ? " minus the mean slot" : ""}, −${most(memory)} to ${most(memory)} and beyond`)),
       R ? key("read", `● read, from an even share, ${number(1 / N, 3)}, to ${scale.read}`) : "",
+      R ? key("less", "○ read less than an even share") : "",
       W ? key("write", `▸ write, 0 to ${scale.write}`) : "",
       trace.usage ? key("usage", `usage, 0 to ${scale.usage}`) : "",
       trace.least_used ? span("next ▸ least used, written next") : "",
       R ? span("whole episode: ", node("span", { class: "mi-is-write" }, "written"), ", or ",
-        node("span", { class: "mi-is-read" }, "read more than an even share"), `, to ${number(trace.shareScale, 3)} × and beyond`) : "");
+        node("span", { class: "mi-is-read" }, "read more"), ` (to ${number(trace.shareScale, 3)} × and beyond) or `,
+        node("span", { class: "mi-is-less" }, "less"), ` (to ${number(trace.shareFloor, 2)} ×) than an even share`) : "");
   }
 
   // ---- The memory and the episode, on canvas --------------------------------------------------------------------
@@ -330,9 +340,12 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
   /** What stands side by side in the grid: the memory, the weights of each head, usage, the least used slots. */
   function tracks(head) {
     const t = state.step;
-    const weights = (name, heads, one, from) => { // coloured from `from` to the largest of the step
-      const scale = largest(range(N * heads).map((k) => one(t, Math.floor(k / heads), k % heads)));
-      const colour = (i, h) => mix(colours.empty, colours[name], (one(t, i, h) - from) / (scale - from || 1));
+    const weights = (name, heads, one, from) => { // coloured from `from` to the largest of the step, and to the smallest
+      const all = range(N * heads).map((k) => one(t, Math.floor(k / heads), k % heads)), scale = largest(all);
+      const least = all.reduce((a, b) => Math.min(a, b), from);
+      const colour = (i, h) => (one(t, i, h) < from
+        ? mix(colours.empty, colours.less, (from - one(t, i, h)) / (from - least))
+        : mix(colours.empty, colours[name], (one(t, i, h) - from) / (scale - from || 1)));
       const value = (i, h) => one(t, i, h), says = (h) => `${name} head ${h}`;
       return { name, count: heads, width: Math.max(heads * head, 28), scale, value, colour, says };
     };
@@ -410,7 +423,9 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
     const context = prepare(episode, left + width + 8, top + height + 4), middle = (at) => left + (at + 0.5) * cell;
     heatMap(context, N, T, (i, at) => (trace.wrote(at, i)
       ? mix(colours.empty, colours.write, 0.35 + (0.65 * trace.writeMass[at][i]) / trace.writeScale)
-      : mix(colours.empty, colours.read, (trace.share(at, i) - 1) / (trace.shareScale - 1))), left, top, width, height);
+      : trace.share(at, i) < 1
+        ? mix(colours.empty, colours.less, (1 - trace.share(at, i)) / (1 - trace.shareFloor))
+        : mix(colours.empty, colours.read, (trace.share(at, i) - 1) / (trace.shareScale - 1))), left, top, width, height);
     for (let at = 0; at < T; at++) { // the classes; those like the present one stand out
       const same = labels[at] === labels[t];
       context.globalAlpha = same ? 1 : 0.35;
@@ -455,7 +470,7 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
     root.dataset.theme = darkTheme() ? "dark" : "light";
     if (!root.isConnected) return; // a notebook may render first and attach later: the size observer calls again
     const style = getComputedStyle(root);
-    for (const name of ["text", "muted", "empty", "zero", "minus", "plus", "read", "write", "focus"]) {
+    for (const name of ["text", "muted", "empty", "zero", "minus", "plus", "read", "less", "write", "focus"]) {
       colours[name] = rgb(style.getPropertyValue(`--mi-${name}`));
     }
     const rows = Math.ceil(T / Math.max(Math.floor(strip.clientWidth / 30), 1)); // of equal length

@@ -220,6 +220,10 @@ def test_train_and_test_classes_are_disjoint_and_in_proportion(classes: int, tra
 def test_another_share_of_the_classes_can_be_trained_on():
     characters = Characters("x", np.zeros((1623, 2, 105, 14), np.uint8), ("",) * 1623, "", is_standin=True)
     assert [len(part) for part in characters.train_test_split(1209)] == [1209, 414]
+    train, test = characters.train_test_split(1209, shuffled=True)
+    assert len(train) == 1209
+    assert sorted([*train, *test]) == list(range(1623))
+    assert 0.6 < (train < 1209).mean() < 0.9  # 1209 of 1623 are to be expected
 
 
 def test_images_unpack_to_ink_and_paper():

@@ -86,7 +86,7 @@ def test_an_ablation_changes_one_thing_and_both_networks_are_tuned_alike():
     for variant, config in flmn.ABLATIONS.items():
         found = changed(config, flmn.TABLE1["mann-1" if variant.startswith("mann") else "flmn-1"])
         assert len(found) == 1, variant
-        assert found <= {"learner", "training", "initial_weights", "episodes"}, variant
+        assert found <= {"learner", "training", "initial_weights", "episodes", "split"}, variant
     bases = {"mann": flmn.FAIR["mann"], "flmn": flmn.TABLE1["flmn-1"]}
     tried = {"mann": {}, "flmn": {}}
     for variant, config in flmn.FAIR.items():
