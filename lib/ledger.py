@@ -131,6 +131,12 @@ def best_record(
     return next((record for record in records if record and not record.data["is_standin"]), None)
 
 
+def shared_profile(runs: Iterable[tuple[str, str]], profiles: Iterable[str] = ("paper", "short")) -> str | None:
+    """The first of these profiles of which all runs, (experiment, variant), have a record: for a fair comparison."""
+    runs = list(runs)
+    return next((each for each in profiles if all(best_record(*run, profiles=(each,)) for run in runs)), None)
+
+
 def paper_numbers(method: str) -> dict[str, Any]:
     """What a paper reports, from `data/paper/<method>.json`. Raises LedgerError for an unknown method."""
     path = ROOT / "data" / "paper" / f"{method}.json"

@@ -43,12 +43,11 @@ def show_curves(curves: dict[str, tuple[str, str]], columns: int = 2, alike: boo
     curves: a panel's title to (experiment, variant), whose largest recorded profile is shown; alike: the largest one
     that all runs have, for panels to be compared.
     """
-    profiles = ("paper", "short")
-    shared = [each for each in profiles if all(ledger.best_record(*run, profiles=(each,)) for run in curves.values())]
+    shared = ledger.shared_profile(curves.values()) if alike else None
     rows = -(-len(curves) // columns)
     figure, panels = new_plot(4.5 * columns, 3.4 * rows, nrows=rows, ncols=columns, sharey=True, squeeze=False)
     for axes, (title, run) in zip(panels.flat, curves.items(), strict=False):
-        record = ledger.best_record(*run, profiles=shared[:1] if alike and shared else profiles)
+        record = ledger.best_record(*run, profiles=(shared,) if shared else ("paper", "short"))
         if record is None:
             axes.set(title=f"{title}: not run")
             axes.set_axis_off()

@@ -151,11 +151,12 @@ class Trace:
         steps = np.flatnonzero((mass[:, slot] >= WRITTEN * mass.mean(1)) & (mass[:, slot] > 0))
         return [(int(step), float(mass[step, slot])) for step in steps]
 
-    def telling_step(self) -> tuple[int, int | None]:
+    def telling_step(self, least: bool = False) -> tuple[int, int | None]:
         """A step and a slot to open a viewer at: the first right answer that reads most a write with its own label.
 
-        That is, one that had just been told this label. Only steps after every class was seen, and slots that another
-        step wrote, count. (0, None) if there is none.
+        That is, one that had just been told this label, or, with `label_delay` 0, had seen an image of its class. Only
+        steps after every class was seen, and slots that another step wrote, count. (0, None) if there is none.
+        least: what it reads least, for a network that finds a class so (see `preference.py`).
         """
         if self.memory is None:
             return 0, None
@@ -169,7 +170,7 @@ class Trace:
                 if step not in writers[slot] and min(writers[slot], default=step) < step
             ]
             if earlier:
-                slot = max(earlier, key=lambda slot: reads[slot])
+                slot = (min if least else max)(earlier, key=lambda slot: reads[slot])
                 told = max(t for t in writers[slot] if t < step) - self.label_delay
                 if told >= 0 and self.labels[told] == self.labels[step]:
                     return int(step), slot
