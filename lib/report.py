@@ -131,6 +131,48 @@ def note_on(records: list[Record]) -> str:
     return ", ".join(parts)
 
 
+def compare_with_paper(experiment: str, variant: str, who: str, reported: dict[int, float]) -> str:
+    """Sentences, in Markdown, on how a row's runs of the paper profile compare with the paper's.
+
+    who: the row's name; reported: instance to the paper's test accuracy in percent.
+    """
+    records = [r for r in ledger.load_records(experiment, variant, "paper") if not r.data["is_standin"]]
+    records = [r for r in records if r.complete] or records
+    if not records:
+        return f"**{who} was not run at the paper profile yet.**"
+    asked = records[0].config["training"]["updates"]
+    done = min(record.updates for record in records)
+    differences = {
+        k: 100 * sum(record.metrics["accuracy"][k - 1] for record in records) / len(records) - number
+        for k, number in reported.items()
+    }
+    worst = min(differences, key=differences.get)
+    best = max(differences, key=differences.get)
+    progress = f"After {done:,} of {asked:,} updates".replace(",", " ")
+    verdict = "within 2 points of the paper's row or above it at every instance"
+    if differences[worst] < -2:
+        verdict = "short of the paper's row by more than 2 points at some instance"
+    who = who if len(records) == 1 else f"{who}, the mean of {len(records)} seeds,"
+    return (
+        f"**{progress} {who} is {verdict}.** Its lowest cell beside the paper is the {ordinal(worst)} instance, "
+        f"at {differences[worst]:+.1f} points, its highest the {ordinal(best)}, at {differences[best]:+.1f}."
+        + "".join(_still_rising(record) for record in records if not record.complete)
+    )
+
+
+def _still_rising(record: Record, span: int = 10_000) -> str:
+    curve = record.curve or {"update": [], "accuracy": []}
+    at = {u: a[1] for u, a in zip(curve["update"], curve["accuracy"], strict=True)}
+    if record.updates not in at or record.updates - span not in at:
+        return ""
+    gain = 100 * (at[record.updates] - at[record.updates - span])
+    span_text = f"{span:,}".replace(",", " ")
+    return (
+        f" The run is unfinished: in its last {span_text} updates the training accuracy of the 2nd instance changed by "
+        f"{gain:+.1f} points."
+    )
+
+
 def duration(seconds: float) -> str:
     """A time that people can read: 42 s, 7 min, 2.4 h."""
     if seconds < 90:

@@ -141,6 +141,16 @@ def passed() -> report.Table:
     return report.Table(caption, tuple(report.ordinal(k) for k in paper["instances"]), tuple(rows))
 
 
+def compare_with_paper() -> str:
+    """How FLMN's runs of the paper profile compare with the paper's rows of table 1, in Markdown."""
+    paper = ledger.paper_numbers("flmn")["table1"]
+    sentences = []
+    for name in ("flmn-experiment1", "flmn-experiment2"):
+        reported = dict(zip(paper["instances"], paper["rows"][name], strict=True))
+        sentences.append(report.compare_with_paper("flmn.table1", _variant(name), TABLE1_LABELS[name], reported))
+    return "\n\n".join(sentences)
+
+
 def _when(record: ledger.Record, instance: int, accuracy: float) -> str:
     points = zip(record.curve["update"], record.curve["accuracy"], strict=True)
     reached = next((update for update, by_instance in points if by_instance[instance - 1] >= accuracy), None)

@@ -57,43 +57,10 @@ def table2() -> report.Table:
 
 
 def compare_with_paper() -> str:
-    """Sentences, in Markdown, on how MANN's runs of the paper profile compare with the paper's row of table 1."""
+    """How MANN's runs of the paper profile compare with the paper's row of table 1, see `report.compare_with_paper`."""
     paper = ledger.paper_numbers("mann")["table1"]
-    records = [r for r in ledger.load_records("mann.table1", "mann", "paper") if not r.data["is_standin"]]
-    records = [r for r in records if r.complete] or records
-    if not records:
-        return "**MANN was not run at the paper profile yet.**"
-    asked = records[0].config["training"]["updates"]
-    done = min(record.updates for record in records)
-    differences = {
-        k: 100 * sum(record.metrics["accuracy"][k - 1] for record in records) / len(records) - reported
-        for k, reported in zip(paper["instances"], paper["rows"]["mann"], strict=True)
-    }
-    worst = min(differences, key=differences.get)
-    best = max(differences, key=differences.get)
-    progress = f"After {done:,} of {asked:,} updates".replace(",", " ")
-    verdict = "within 2 points of the paper's row or above it at every instance"
-    if differences[worst] < -2:
-        verdict = "short of the paper's row by more than 2 points at some instance"
-    who = "MANN" if len(records) == 1 else f"MANN, the mean of {len(records)} seeds,"
-    return (
-        f"**{progress} {who} is {verdict}.** Its lowest cell beside the paper is the {report.ordinal(worst)} instance, "
-        f"at {differences[worst]:+.1f} points, its highest the {report.ordinal(best)}, at {differences[best]:+.1f}."
-        + "".join(_still_rising(record) for record in records if not record.complete)
-    )
-
-
-def _still_rising(record: ledger.Record, span: int = 10_000) -> str:
-    curve = record.curve or {"update": [], "accuracy": []}
-    at = {u: a[1] for u, a in zip(curve["update"], curve["accuracy"], strict=True)}
-    if record.updates not in at or record.updates - span not in at:
-        return ""
-    gain = 100 * (at[record.updates] - at[record.updates - span])
-    span_text = f"{span:,}".replace(",", " ")
-    return (
-        f" The run is unfinished: in its last {span_text} updates the training accuracy of the 2nd instance changed by "
-        f"{gain:+.1f} points."
-    )
+    reported = dict(zip(paper["instances"], paper["rows"]["mann"], strict=True))
+    return report.compare_with_paper("mann.table1", "mann", "MANN", reported)
 
 
 def figure2() -> report.Table:

@@ -218,6 +218,11 @@ def test_the_telling_step_is_a_right_answer_that_reads_its_own_class():
         label_delay=0,
     )
     assert trace.telling_step() == (3, 0)
+    assert trace.telling_step(least=True) == (
+        2,
+        1,
+    )  # of earlier slots step 2, of class 1, reads least what class 1 wrote
+    assert dataclasses.replace(trace, read_weights=weights(0, 0, 1, 1)).telling_step(least=True) == (3, 0)
     late = dataclasses.replace(trace, label_delay=1, write_weights=weights(2, 0, 1, 1))
     assert late.telling_step() == (3, 0)  # slot 0 was written at step 1, when the label of step 0 was told
     assert dataclasses.replace(late, write_weights=weights(2, 1, 0, 2)).telling_step() == (0, None)  # told class 1

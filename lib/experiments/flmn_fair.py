@@ -1,0 +1,83 @@
+"""Does FLMN's advantage survive a fair comparison? What the records of `flmn.fair` say, in sentences.
+
+The rule, which was fixed before any of these runs was tested: both networks are tried in the same settings, each is
+taken in the one with the best accuracy on second instances of the validation classes at the end of the run with seed 0,
+and the two are compared on the test, seed by seed.
+"""
+
+from lib import ledger, report
+from lib.experiments.flmn_tables import FAIR_LABELS
+from lib.ledger import Record
+
+Setting = tuple[str, str]  # (experiment, variant)
+COMPARED = (2, 5, 10)  # instances
+
+
+def settings_of(network: str) -> list[Setting]:
+    """The settings that were tried for `MANN` or `FLMN`."""
+    return [setting for setting, label in FAIR_LABELS.items() if label.startswith(network)]
+
+
+def best_setting(network: str, profile: str) -> Setting:
+    """The setting with the best last validation; all have a record of the profile with seed 0."""
+    return max(settings_of(network), key=lambda each: _validated(ledger.best_record(*each, profiles=(profile,))))
+
+
+def advantage(profile: str) -> dict[int, list[float]]:
+    """FLMN's test accuracy less MANN's, in points: instance to one difference for each seed that both have."""
+    flmn, mann = ({r.seed: r for r in _records(*best_setting(each, profile), profile)} for each in ("FLMN", "MANN"))
+    seeds = sorted(flmn.keys() & mann.keys())
+    return {k: [100 * (_right(flmn[seed], k) - _right(mann[seed], k)) for seed in seeds] for k in COMPARED}
+
+
+def verdict() -> str:
+    """The answer, in Markdown, at the largest profile that all settings have."""
+    profile = ledger.shared_profile(FAIR_LABELS)
+    if profile is None:
+        return "**Not all settings of the fair comparison were run yet.**"
+    chosen = {each: FAIR_LABELS[best_setting(each, profile)] for each in ("FLMN", "MANN")}
+    differences = advantage(profile)
+    seeds = len(differences[2])
+    intervals = {k: ledger.mean_and_interval(values) for k, values in differences.items()}
+    ahead = [half is not None and mean > half for mean, half in intervals.values()]
+    answer = "does not survive" if not any(ahead) else "survives" if all(ahead) else "survives in part"
+    if seeds < 2:
+        answer = "cannot be judged from one seed"
+    numbers = ", ".join(
+        f"{report.ordinal(k)} {mean:+.1f}" + ("" if half is None else f" ± {half:.1f}")
+        for k, (mean, half) in intervals.items()
+    )
+    updates = f"{ledger.best_record(*best_setting('FLMN', profile), profiles=(profile,)).updates:,}".replace(",", " ")
+    return (
+        f"**With equal memory, equal parameters and equal tuning FLMN's advantage {answer}, after {updates} updates.** "
+        f"Test accuracy by instance, FLMN less MANN, in points: {numbers} (n = {seeds} seeds, 95% interval of the "
+        f"difference seed by seed). The validation chose «{chosen['FLMN']}» and «{chosen['MANN']}»."
+    )
+
+
+def pace() -> str:
+    """How many updates our networks took to be where the paper's figure 3 has them after 20 000 episodes."""
+    profile = ledger.shared_profile([("flmn.table1", "flmn-1"), ("flmn.table1", "mann-1")])
+    if profile is None:
+        return "**FLMN and MANN were not both run yet.**"
+    found = []
+    for name, variant, share in (("FLMN", "flmn-1", 0.8), ("MANN", "mann-1", 0.4)):
+        curve = ledger.best_record("flmn.table1", variant, profiles=(profile,)).curve
+        points = zip(curve["update"], curve["accuracy"], strict=True)
+        update = next((update for update, by_instance in points if by_instance[1] >= share), None)
+        when = "not yet" if update is None else f"after {update:,} updates".replace(",", " ")
+        found.append(f"{name}'s 2nd instance is at {100 * share:.0f}% {when}")
+    return f"Ours, {profile} profile: " + ", ".join(found) + "; the paper's are there after some 20 000 episodes."
+
+
+def _records(experiment: str, variant: str, profile: str) -> list[Record]:
+    records = ledger.load_records(experiment, variant, profile)
+    return [record for record in records if record.complete and not record.data["is_standin"]]
+
+
+def _validated(record: Record) -> float:
+    return record.curve["validation_accuracy"][-1][1]
+
+
+def _right(record: Record, instance: int) -> float:
+    return record.metrics["accuracy"][instance - 1]

@@ -1,0 +1,88 @@
+"""The fair comparison follows its rule: settings chosen by validation, networks compared on the test, seed by seed."""
+
+from dataclasses import replace
+
+import pytest
+
+from lib import ledger
+from lib.experiments import flmn_fair
+from tests.experiments.test_flmn_claims import curves, run
+from tests.experiments.test_mann_claims import by_instance, record
+
+
+@pytest.fixture(autouse=True)
+def book(tmp_path, monkeypatch):
+    monkeypatch.setenv("BOOK_RESULTS_DIR", str(tmp_path))
+
+
+def keep(setting, validated: float, test: float, seed: int = 0, **changes) -> None:
+    curve = {"update": [1000], "validation_update": [1000], "validation_accuracy": [[0.2, validated]]}
+    made = record(*setting, **by_instance(0.2, test))
+    ledger.save_record(replace(made, curve=curve, seed=seed, **changes))
+
+
+def keep_all(mann: float, flmn: float) -> None:
+    """All settings with seed 0; Adam's are the best on validation, and no others on the test."""
+    for network, test in (("MANN", mann), ("FLMN", flmn)):
+        for experiment, variant in flmn_fair.settings_of(network):
+            best = variant.endswith("adam")
+            keep((experiment, variant), 0.7 if best else 0.6, test if best else 0.99)
+
+
+def test_nothing_is_said_before_all_settings_were_run():
+    assert "Not all settings" in flmn_fair.verdict()
+    keep(flmn_fair.settings_of("MANN")[0], 0.6, 0.7)
+    assert "Not all settings" in flmn_fair.verdict()
+    assert "not both run" in flmn_fair.pace()
+
+
+def test_both_networks_are_tried_in_three_settings():
+    assert len(flmn_fair.settings_of("FLMN")) == len(flmn_fair.settings_of("MANN")) == 3
+
+
+def test_the_validation_chooses_and_the_test_is_compared_seed_by_seed():
+    keep_all(mann=0.7, flmn=0.8)
+    assert flmn_fair.best_setting("FLMN", "short") == ("flmn.fair", "flmn-adam")
+    assert flmn_fair.best_setting("MANN", "short") == ("flmn.fair", "mann-adam")
+    assert "cannot be judged from one seed" in flmn_fair.verdict()
+    for seed, (mann, flmn) in enumerate(((0.72, 0.81), (0.69, 0.8)), 1):
+        keep(("flmn.fair", "mann-adam"), 0.1, mann, seed)
+        keep(("flmn.fair", "flmn-adam"), 0.1, flmn, seed)
+    keep(("flmn.fair", "flmn-adam"), 0.1, 0.1, seed=3)  # MANN has no such seed
+    keep(("flmn.fair", "mann-adam"), 0.1, 0.1, seed=4, complete=False)
+    keep(("flmn.fair", "flmn-adam"), 0.1, 0.1, seed=4)
+    assert flmn_fair.advantage("short")[2] == pytest.approx([10.0, 9.0, 11.0])
+    words = flmn_fair.verdict()
+    assert "advantage survives, after 1 000 updates" in words
+    assert "2nd +10.0 ± 2.5" in words  # 4.303 / sqrt(3)
+    assert "n = 3 seeds" in words
+    assert "«FLMN, Adam at 0.001» and «MANN, Adam at 0.001»" in words
+
+
+@pytest.mark.parametrize(
+    ("flmn", "answer"),
+    [((0.70, 0.71), "does not survive"), ((0.60, 0.61), "does not survive"), ((0.8, 0.81), "survives")],
+)
+def test_the_advantage_survives_only_beyond_its_interval(flmn, answer):
+    keep_all(mann=0.7, flmn=flmn[0])
+    keep(("flmn.fair", "mann-adam"), 0.1, 0.71, seed=1)
+    keep(("flmn.fair", "flmn-adam"), 0.1, flmn[1], seed=1)
+    assert f"advantage {answer}, " in flmn_fair.verdict()
+
+
+def test_an_advantage_at_some_instances_is_one_in_part():
+    keep_all(mann=0.7, flmn=0.8)
+    for seed in (0, 1):
+        for variant, accuracy in (("mann-adam", (0.2, 0.7, 0.95)), ("flmn-adam", (0.2, 0.8, 0.95))):
+            made = record("flmn.fair", variant, **by_instance(*accuracy))
+            curve = {"update": [1], "validation_update": [1], "validation_accuracy": [[0.2, 0.9]]}
+            ledger.save_record(replace(made, seed=seed, curve=curve))
+    assert "survives in part" in flmn_fair.verdict()
+
+
+def test_the_pace_is_read_from_the_curves():
+    ledger.save_record(run("flmn-1", curve=curves(later=0.85)))
+    ledger.save_record(run("mann-1", curve=curves(later=0.35)))
+    words = flmn_fair.pace()
+    assert "FLMN's 2nd instance is at 80% after 10 000 updates" in words
+    assert "MANN's 2nd instance is at 40% not yet" in words
