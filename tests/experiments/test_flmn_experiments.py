@@ -98,6 +98,11 @@ def test_an_ablation_changes_one_thing_and_both_networks_are_tuned_alike():
     assert set(tried["mann"]) == {"adam", "glorot"}
 
 
+def test_every_variant_has_its_name_in_the_tables():
+    assert flmn.ABLATIONS.keys() == flmn_tables.ABLATION_LABELS.keys()
+    assert flmn_tables.FAIR_LABELS.keys() == {("flmn.table1", "flmn-1"), *(("flmn.fair", each) for each in flmn.FAIR)}
+
+
 def test_glorots_weights_are_as_large_as_they_must_be_and_open_the_forget_gate():
     learner = omniglot.build_learner(flmn.FAIR["flmn-glorot"], 0)
     again = omniglot.build_learner(flmn.FAIR["flmn-glorot"], 0)

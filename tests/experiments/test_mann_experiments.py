@@ -438,13 +438,14 @@ def test_a_stand_ins_record_says_so(book, monkeypatch):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_table_with_no_records_shows_the_paper_and_says_not_run(book, monkeypatch, name):
-    monkeypatch.setattr(ledger, "paper_numbers", lambda _: PAPER)
+    monkeypatch.setattr(ledger, "paper_numbers", PAPERS.get)
     table = EXPERIMENTS[name].table()
     assert all(len(row.cells) == len(table.columns) for row in table.rows if row.source == "paper")
     assert all(row.note == "not run" and not row.cells for row in table.rows if row.source != "paper")
 
 
-PAPER = ledger.paper_numbers("mann")
+PAPERS = {method: ledger.paper_numbers(method) for method in ("mann", "flmn")}
+PAPER = PAPERS["mann"]
 
 
 def test_table_1_puts_our_rows_below_the_papers(book, monkeypatch):
