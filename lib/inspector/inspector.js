@@ -280,8 +280,9 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
       card("", label("Answer"), node("p", { class: "mi-verdict" }, verdict(t),
         trace.right(t) ? ` right: ${answer}` : ` wrong: ${answer}, it is ${labels[t]}`), ...bars),
       R || W ? card("mi-wide",
-        ...(R ? [label("● Reads most, of its earlier writes", "mi-is-read"), items(reads, "nothing yet", "mi-rows"),
-          label("○ Reads least of them", "mi-is-less"), items(least, "nothing yet", "mi-rows")] : []),
+        ...(R ? [node("div", { class: "mi-columns" },
+          node("div", {}, label("● Reads most, of its earlier writes", "mi-is-read"), items(reads, "nothing yet", "mi-rows")),
+          node("div", {}, label("○ Reads least of them", "mi-is-less"), items(least, "nothing yet", "mi-rows")))] : []),
         ...(W ? [label(`▸ Writes ${L ? "its features " : ""}to`, "mi-is-write"), items(writes, "no slot in particular")] : []),
         ...(L && t ? [node("p", { class: "mi-label mi-is-write" }, "▸ Writes the label ", chip(labels[t - 1]), ` of t = ${t - 1} to`),
           items(writesOf(t - 1), "no slot in particular")] : [])) : "");

@@ -103,6 +103,20 @@ for (const width of [320, 390, 768, 1400]) {
   }
 }
 
+test("it says which earlier writes are read most and least", () => on("split.html", async (page, root) => {
+  const t = 12, { read_weights: reads, labels } = expected.split, slots = reads[0][0].length;
+  const shares = reads[t][0].slice(0, t).map((weight) => weight * slots); // slot i was written at step i: the gate is half open
+  const lists = await root.locator(".mi-now .mi-columns .mi-items").evaluateAll((all) =>
+    all.map((list) => [...list.querySelectorAll(".mi-item")].map((item) => item.innerText.replace(/\s+/g, " "))));
+  assert.deepEqual(lists.map((list) => list.length), [3, 3]);
+  const seen = lists.map((list) => list.map((text) => Number(text.match(/([\d.]+) ×/)[1])));
+  const sorted = [...shares].sort((a, b) => b - a);
+  seen[0].forEach((value, i) => assert.ok(Math.abs(value - sorted[i]) < 0.01, `${value} is not ${sorted[i]}`));
+  seen[1].forEach((value, i) => assert.ok(Math.abs(value - sorted.at(-1 - i)) < 0.01, `${value} is not ${sorted.at(-1 - i)}`));
+  const least = shares.indexOf(sorted.at(-1));
+  assert.ok((await text(root, ".mi-story")).includes(`and that of t = ${least}, class ${labels[least]}, least (`));
+}));
+
 test("the slider changes the pictures and says what happens at its step", () => on("one.html", async (page, root) => {
   assert.equal(await step(root), 3);
   const canvases = [root.locator(".mi-grid"), root.locator(".mi-episode")];
@@ -195,6 +209,7 @@ test("pointing reads the exact value of a cell, at every step", () => on("one.ht
   const cells = new Set();
   for (const t of [0, 20, 49]) {
     await root.getByRole("slider", { name: "Step" }).fill(String(t));
+    await root.locator(".mi-grid").scrollIntoViewIfNeeded();
     const box = await root.locator(".mi-grid").boundingBox();
     for (let k = 0; k < 40; k++) {
       const x = box.x + box.width * ((k * 0.137) % 1), y = box.y + 30 + (box.height - 40) * ((k * 0.291) % 1);
