@@ -205,10 +205,12 @@ def test_when_the_papers_numbers_were_passed_is_read_from_the_curve(book):
         "flmn-1", "smoke", 0, RunOptions(device="cpu", progress=False, runs=book / "runs")
     )
     later = [[0.2, 0.5, *[0.5] * 8], [0.4, 0.9, *[0.9] * 8]]
-    curve = record.curve | {"update": [2_000, 4_000], "accuracy": later}
+    held_out = {"validation_update": [4_000], "validation_accuracy": [[0.4, 0.86, *[0.87] * 8]]}
+    curve = record.curve | {"update": [2_000, 4_000], "accuracy": later} | held_out
     ledger.save_record(replace(record, profile="short", curve=curve, updates=4_000, seconds=240.0))
-    rows = {row.label: row for row in flmn_tables.passed().rows}
-    cells = rows["FLMN, experiment I"].cells
-    assert cells[:4] == ("4 000, 4 min", "4 000, 4 min", "4 000, 4 min", "4 000, 4 min")  # 31.1, 85.6, 88.7, 89.5
-    assert cells[4:] == ("not yet", "not yet")  # 91.0 and 94.1
-    assert rows["FLMN, experiment II"].note == "not run"
+    rows = {(row.label, row.source.split(", ")[-1]): row for row in flmn_tables.passed().rows}
+    at = "4\u00a0000, 4\u00a0min"
+    # The paper's: 85.6, 88.7, 89.5, 91.0 and 94.1.
+    assert rows["FLMN, experiment I", "in training"].cells == (at, at, at, "not yet", "not yet")
+    assert rows["FLMN, experiment I", "held out"].cells == (at, "not yet", "not yet", "not yet", "not yet")
+    assert rows["FLMN, experiment II", "ours"].note == "not run"
