@@ -1,6 +1,6 @@
 """Does FLMN's advantage survive a fair comparison? What the records of `flmn.fair` say, in sentences.
 
-The rule, which was fixed before any of these runs was tested: both networks are tried in the same settings, each is
+The rule, which was set with the settings, before they were run: both networks are tried in the same settings, each is
 taken in the one with the best accuracy on second instances of the validation classes at the end of the run with seed 0,
 and the two are compared on the test, seed by seed.
 """

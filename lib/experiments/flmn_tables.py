@@ -1,5 +1,7 @@
 """Mureja et al. 2017: the tables that the command line and the book show, the paper's numbers beside the ledger's."""
 
+from collections.abc import Callable
+
 from lib import ledger, report
 from lib.experiments.curves import PROFILES_SHOWN, accuracy_curves, loss_curves
 
@@ -103,21 +105,20 @@ def ablations() -> report.Table:
 
 def tuning() -> report.Table:
     """The settings tried for either network, by the validation that chooses one of them."""
-    instances = ledger.paper_numbers("flmn")["table1"]["instances"]
-    rows = []
-    for (experiment, variant), label in FAIR_LABELS.items():
-        rows += report.validation_rows(experiment, variant, label, instances, PROFILES_SHOWN)
-    caption = "Validation accuracy in percent by instance, experiment I: equal memory, equal parameters"
-    return report.Table(caption, tuple(report.ordinal(k) for k in instances), tuple(rows))
+    return _all_settings("Validation", report.validation_rows)
 
 
 def fair() -> report.Table:
     """FLMN and MANN with equal memory and parameters, each in the settings that were tried for both."""
+    return _all_settings("Test", report.accuracy_rows)
+
+
+def _all_settings(what: str, rows_of: Callable[..., list[report.Row]]) -> report.Table:
     instances = ledger.paper_numbers("flmn")["table1"]["instances"]
     rows = []
     for (experiment, variant), label in FAIR_LABELS.items():
-        rows += report.accuracy_rows(experiment, variant, label, instances, PROFILES_SHOWN)
-    caption = "Test accuracy in percent by instance, experiment I: equal memory, equal parameters"
+        rows += rows_of(experiment, variant, label, instances, PROFILES_SHOWN)
+    caption = f"{what} accuracy in percent by instance, experiment I: equal memory, equal parameters"
     return report.Table(caption, tuple(report.ordinal(k) for k in instances), tuple(rows))
 
 
