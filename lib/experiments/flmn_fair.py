@@ -15,7 +15,7 @@ COMPARED = (2, 5, 10)  # instances
 
 def settings_of(network: str) -> list[Setting]:
     """The settings that were tried for `MANN` or `FLMN`."""
-    return [setting for setting, label in FAIR_LABELS.items() if label.startswith(network)]
+    return [(experiment, variant) for experiment, variant in FAIR_LABELS if variant.startswith(network.lower())]
 
 
 def best_setting(network: str, profile: str) -> Setting:

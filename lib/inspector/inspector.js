@@ -123,6 +123,7 @@ function unpack(payload) {
       return read.sort((a, b) => b.share - a.share);
     },
     mostRead(t, count) { return this.readsOf(t).slice(0, count); },
+    /** From the least read on; the most read one is not among them, even where there are few. */
     leastRead(t, count) { return this.readsOf(t).slice(1).slice(-count).reverse(); },
     mostWritten: (t) => range(N).filter((slot) => writer[t][slot] === t).sort((a, b) => writeMass[t][b] - writeMass[t][a]),
   };
