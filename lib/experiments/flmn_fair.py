@@ -1,8 +1,8 @@
 """Does FLMN's advantage survive a fair comparison? What the records of `flmn.fair` say, in sentences.
 
 The rule, which was set with the settings, before they were run: both networks are tried in the same settings, each is
-taken in the one with the best accuracy on second instances of the validation classes at the end of the run with seed 0,
-and the two are compared on the test, seed by seed.
+taken in the one with the best accuracy on second instances of the validation classes at the end of the short run with
+seed 0, and the two are compared on the test, seed by seed.
 """
 
 from lib import ledger, report
@@ -18,26 +18,35 @@ def settings_of(network: str) -> list[Setting]:
     return [(experiment, variant) for experiment, variant in FAIR_LABELS if variant.startswith(network.lower())]
 
 
-def best_setting(network: str, profile: str) -> Setting:
-    """The setting with the best last validation; all have a record of the profile with seed 0."""
-    return max(settings_of(network), key=lambda each: _validated(ledger.best_record(*each, profiles=(profile,))))
+def best_setting(network: str) -> Setting:
+    """The setting with the best last validation in the short run with seed 0; all have that record."""
+    return max(settings_of(network), key=lambda each: _validated(ledger.best_record(*each, profiles=("short",))))
 
 
 def advantage(profile: str) -> dict[int, list[float]]:
     """FLMN's test accuracy less MANN's, in points: instance to one difference for each seed that both have."""
-    flmn, mann = ({r.seed: r for r in _records(*best_setting(each, profile), profile)} for each in ("FLMN", "MANN"))
+    flmn, mann = ({r.seed: r for r in _records(*best_setting(each), profile)} for each in ("FLMN", "MANN"))
     seeds = sorted(flmn.keys() & mann.keys())
     return {k: [100 * (_right(flmn[seed], k) - _right(mann[seed], k)) for seed in seeds] for k in COMPARED}
 
 
 def verdict() -> str:
-    """The answer, in Markdown, at the largest profile that all settings have."""
-    profile = ledger.shared_profile(FAIR_LABELS)
-    if profile is None:
+    """The answer, in Markdown: after a short training, and after one as long as the paper's."""
+    if ledger.shared_profile(FAIR_LABELS, profiles=("short",)) is None:
         return "**Not all settings of the fair comparison were run yet.**"
-    chosen = {each: FAIR_LABELS[best_setting(each, profile)] for each in ("FLMN", "MANN")}
+    chosen = {each: FAIR_LABELS[best_setting(each)] for each in ("FLMN", "MANN")}
+    return (
+        f"The validation chose «{chosen['FLMN']}» and «{chosen['MANN']}». Test accuracy by instance, FLMN less MANN, "
+        "in points, with the 95% interval of the difference seed by seed:\n\n"
+        f"- {_answer('short')}\n- {_answer('paper')}"
+    )
+
+
+def _answer(profile: str) -> str:
     differences = advantage(profile)
-    seeds = len(differences[2])
+    seeds = len(differences[COMPARED[0]])
+    if seeds == 0:
+        return "Not run yet at the paper's length of 100 000 updates: one of the two, or both."
     intervals = {k: ledger.mean_and_interval(values) for k, values in differences.items()}
     ahead = [half is not None and mean > half for mean, half in intervals.values()]
     answer = "does not survive" if not any(ahead) else "survives" if all(ahead) else "survives in part"
@@ -47,11 +56,10 @@ def verdict() -> str:
         f"{report.ordinal(k)} {mean:+.1f}" + ("" if half is None else f" ± {half:.1f}")
         for k, (mean, half) in intervals.items()
     )
-    updates = f"{ledger.best_record(*best_setting('FLMN', profile), profiles=(profile,)).updates:,}".replace(",", " ")
+    updates = f"{_records(*best_setting('FLMN'), profile)[0].updates:,}".replace(",", " ")
     return (
-        f"**With equal memory, equal parameters and equal tuning FLMN's advantage {answer}, after {updates} updates.** "
-        f"Test accuracy by instance, FLMN less MANN, in points: {numbers} (n = {seeds} seeds, 95% interval of the "
-        f"difference seed by seed). The validation chose «{chosen['FLMN']}» and «{chosen['MANN']}»."
+        f"**After {updates} updates, at equal memory, equal parameters and equal tuning, FLMN's advantage {answer}:** "
+        f"{numbers} (n = {seeds} {'seed' if seeds == 1 else 'seeds'})."
     )
 
 

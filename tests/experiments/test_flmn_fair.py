@@ -42,8 +42,8 @@ def test_both_networks_are_tried_in_three_settings():
 
 def test_the_validation_chooses_and_the_test_is_compared_seed_by_seed():
     keep_all(mann=0.7, flmn=0.8)
-    assert flmn_fair.best_setting("FLMN", "short") == ("flmn.fair", "flmn-adam")
-    assert flmn_fair.best_setting("MANN", "short") == ("flmn.fair", "mann-adam")
+    assert flmn_fair.best_setting("FLMN") == ("flmn.fair", "flmn-adam")
+    assert flmn_fair.best_setting("MANN") == ("flmn.fair", "mann-adam")
     assert "cannot be judged from one seed" in flmn_fair.verdict()
     for seed, (mann, flmn) in enumerate(((0.72, 0.81), (0.69, 0.8)), 1):
         keep(("flmn.fair", "mann-adam"), 0.1, mann, seed)
@@ -53,7 +53,8 @@ def test_the_validation_chooses_and_the_test_is_compared_seed_by_seed():
     keep(("flmn.fair", "flmn-adam"), 0.1, 0.1, seed=4)
     assert flmn_fair.advantage("short")[2] == pytest.approx([10.0, 9.0, 11.0])
     words = flmn_fair.verdict()
-    assert "advantage survives, after 1 000 updates" in words
+    assert "After 1 000 updates" in words
+    assert "advantage survives:" in words
     assert "2nd +10.0 ± 2.5" in words  # 4.303 / sqrt(3)
     assert "n = 3 seeds" in words
     assert "«FLMN, Adam at 0.001» and «MANN, Adam at 0.001»" in words
@@ -67,7 +68,22 @@ def test_the_advantage_survives_only_beyond_its_interval(flmn, answer):
     keep_all(mann=0.7, flmn=flmn[0])
     keep(("flmn.fair", "mann-adam"), 0.1, 0.71, seed=1)
     keep(("flmn.fair", "flmn-adam"), 0.1, flmn[1], seed=1)
-    assert f"advantage {answer}, " in flmn_fair.verdict()
+    assert f"advantage {answer}:" in flmn_fair.verdict()
+
+
+def test_what_was_chosen_in_short_runs_is_compared_after_long_ones_too():
+    keep_all(mann=0.7, flmn=0.8)
+    assert "Not run yet at the paper's length" in flmn_fair.verdict()
+    long = {"profile": "paper", "updates": 100_000}
+    keep(("flmn.fair", "flmn-adam"), 0.1, 0.9, **long)
+    keep(("flmn.fair", "mann-glorot"), 0.99, 0.5, **long)  # not the chosen setting
+    assert "Not run yet at the paper's length" in flmn_fair.verdict()
+    keep(("flmn.fair", "mann-adam"), 0.1, 0.85, **long)
+    words = flmn_fair.verdict()
+    assert flmn_fair.advantage("paper")[2] == pytest.approx([5.0])
+    assert "cannot be judged from one seed:** 2nd +5.0, " in words
+    assert "After 100 000 updates" in words
+    assert "(n = 1 seed)" in words
 
 
 def test_an_advantage_at_some_instances_is_one_in_part():
