@@ -9,7 +9,7 @@ import torch
 
 from lib import ledger
 from lib.data.mnist import make_digits
-from lib.experiments import RunOptions, find_experiment, flmn, flmn_tables, mini_mnist, omniglot
+from lib.experiments import RunOptions, find_experiment, flmn, flmn_fair, flmn_tables, mini_mnist, omniglot
 from lib.experiments.mini_mnist import MiniMNISTConfig
 from lib.methods.controller import lstm_cell
 from lib.methods.flmn import FLMN
@@ -80,6 +80,11 @@ def test_the_fair_comparison_is_of_equal_memory_and_equal_parameters():
 def changed(config: omniglot.OmniglotConfig, base: omniglot.OmniglotConfig) -> set[str]:
     names = [field.name for field in dataclasses.fields(config)]
     return {name for name in names if getattr(config, name) != getattr(base, name)}
+
+
+def test_the_settings_run_at_the_papers_length_are_those_that_the_validation_chose():
+    chosen = [flmn_fair.best_setting(network) for network in ("FLMN", "MANN")]
+    assert chosen == [("flmn.fair", variant) for variant in flmn.CHOSEN]
 
 
 def test_an_ablation_changes_one_thing_and_both_networks_are_tuned_alike():
