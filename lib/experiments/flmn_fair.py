@@ -63,14 +63,14 @@ def _answer(profile: str) -> str:
     )
 
 
-def pace() -> str:
-    """How many updates our networks took to be where the paper's figure 3 has them after 20 000 episodes."""
-    profile = ledger.shared_profile([("flmn.table1", "flmn-1"), ("flmn.table1", "mann-1")])
+def pace(flmn: Setting = ("flmn.table1", "flmn-1"), mann: Setting = ("flmn.table1", "mann-1")) -> str:
+    """How many updates two runs took to be where the paper's figure 3 has FLMN and MANN after 20 000 episodes."""
+    profile = ledger.shared_profile([flmn, mann])
     if profile is None:
         return "**FLMN and MANN were not both run yet.**"
     found = []
-    for name, variant, share in (("FLMN", "flmn-1", 0.8), ("MANN", "mann-1", 0.4)):
-        curve = ledger.best_record("flmn.table1", variant, profiles=(profile,)).curve
+    for name, setting, share in (("FLMN", flmn, 0.8), ("MANN", mann, 0.4)):
+        curve = ledger.best_record(*setting, profiles=(profile,)).curve
         points = zip(curve["update"], curve["accuracy"], strict=True)
         update = next((update for update, by_instance in points if by_instance[1] >= share), None)
         when = "not yet" if update is None else f"after {update:,} updates".replace(",", " ")

@@ -20,6 +20,8 @@ ABLATION_LABELS = {
     "mann-glorot": "MANN, one head, Glorot's initial weights",
     "mann-shared-key": "MANN, one head, which stores the key that it looks for",
     "mann-constant-gate": "MANN, one head, the gate one learnt number",
+    "mann-single-episodes": "MANN, one head, one episode an update in place of 16",
+    "flmn-single-episodes": "FLMN, one episode an update in place of 16",
     "flmn-shuffled-split": "FLMN, training and test characters from all alphabets",
     "flmn-dynamic-gate": "FLMN, the controller sets the gate",
     "flmn-same-step": "FLMN, a label goes to where the feature of its own step goes",
