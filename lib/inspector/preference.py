@@ -14,7 +14,7 @@ class Preference(NamedTuple):
 
     mean: float
     error: float
-    """Of the mean: two standard errors, over all steps of all episodes."""
+    """Of the mean: two standard errors. Episodes are taken to be independent, the steps of one are not."""
 
 
 def reads(
@@ -42,7 +42,7 @@ def reads(
 def preference(
     learner: Any, xs: Float[Tensor, "batch time features"], ys: Int[Tensor, "batch time"], delay: int
 ) -> list[Preference]:
-    """Compare, for each head, its reads of slots of the own class with those of other classes.
+    """Compare, for each head, its reads of slots of the own class with those of other classes, in two episodes or more.
 
     delay: a slot written at step s is taken to be of the class of step s - delay: 0, the image that was seen then; 1,
     the one whose label was told then. A preference below zero finds a class as well as one above: what matters to who
@@ -58,6 +58,9 @@ def preference(
     found = []
     for of_head in shares.unbind(2):
         own_mean, other_mean = ((of_head * which).sum(2) / which.sum(2).clamp(min=1) for which in (same, other))
-        differences = (own_mean - other_mean)[counted]
-        found.append(Preference(differences.mean().item(), 2 * differences.std().item() / len(differences) ** 0.5))
+        differences = (own_mean - other_mean) * counted
+        mean = differences.sum() / counted.sum()
+        by_episode = (differences - mean * counted).sum(1)
+        error = 2 * by_episode.std() * batch**0.5 / counted.sum()
+        found.append(Preference(mean.item(), error.item()))
     return found

@@ -69,6 +69,18 @@ def test_one_who_reads_all_alike_has_no_preference(episodes):
     assert error < 1e-5
 
 
+def test_the_error_is_that_of_episodes_and_not_of_their_steps():
+    random = torch.Generator().manual_seed(1)
+    xs, ys = torch.zeros(60, STEPS, 4), torch.randint(0, 5, (60, STEPS), generator=random)
+    habits = 0.5 + torch.rand(60, 1, generator=random)  # one for each episode, the same at all of its steps
+    ((_, error),) = preference(Habit(habits, delay=0), xs, ys, 0)
+    alone = [
+        preference(Habit(habit, delay=0), xs[:2], of_one.expand(2, -1), 0)[0].mean
+        for habit, of_one in zip(habits, ys, strict=True)
+    ]
+    assert error == pytest.approx(2 * torch.tensor(alone).std().item() / 60**0.5, rel=0.1)
+
+
 def test_who_wrote_a_slot_last_before_this_step(episodes):
     shares, writers = reads(Habit(1.0, delay=0), *episodes)
     torch.testing.assert_close(shares, torch.ones(60, STEPS, 1, SLOTS))
