@@ -358,9 +358,11 @@ def table(bench: Bench) -> Table:
     machine = ", ".join(f"{key} {value}" for key, value in bench.machine.items())
     caption = (
         f"{machine}, commit {bench.commit or 'unknown'}; products of large matrices reach "
-        f"{bench.flops_per_second / 1e9:.0f} GFLOP/s"
+        f"{bench.flops_per_second / 1e9:.0f} GFLOP/s, and the last column but one is the time taken in units of what "
+        "the method's matrix products alone would take at that rate; the first call compiles or warms up"
     )
-    return Table(caption, ("rate", "ratio", "median and spread", "times the products alone", "first call"), tuple(rows))
+    columns = ("rate", "ratio", "median and spread", "times the products alone", "first call")
+    return Table(caption, columns, tuple(rows), ("way", "task"))
 
 
 def describe(bench: Bench) -> str:

@@ -9,6 +9,7 @@ from lib import ledger
 from lib.ledger import Record
 
 NOT_RUN = "not run"
+LONGEST_NUMBER = 12  # characters, such as those of «86.7 ± 11.3», which no page should break
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Table:
     caption: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
+    names: tuple[str, str] = ("network", "source")
+    """What stands above the rows' labels and sources."""
 
 
 def ordinal(k: int) -> str:
@@ -109,7 +112,7 @@ def _rows(
             by_instance = [[accuracy_of(r)[k - 1] for r in records] for k in instances]
             known = [[accuracy for accuracy in column if accuracy is not None] for column in by_instance]
             cells = tuple(percent(column) if column else "–" for column in known)
-            rows.append(Row(label, f"ours, {profile}", cells, note_on(records) + more(records)))
+            rows.append(Row(label, f"ours, {profile} profile", cells, note_on(records) + more(records)))
     return rows or [Row(label, "ours", (), NOT_RUN)]
 
 
@@ -216,7 +219,9 @@ def cost_table(experiments: Iterable) -> Table:
         if not experiment.drawn_from
         for variant in experiment.variants
     ]
-    return Table("Measured time of one run, by profile", ("smoke", "short", "paper"), tuple(rows))
+    return Table(
+        "Measured time of one run, by profile", ("smoke", "short", "paper"), tuple(rows), ("variant", "experiment")
+    )
 
 
 def experiment_list(experiments: Iterable) -> str:
@@ -240,10 +245,10 @@ def experiment_list(experiments: Iterable) -> str:
 
 def text_table(table: Table) -> str:
     """A table for a terminal."""
-    header = ("", "", *table.columns, "")
+    header = (*table.names, *table.columns, "")
     body = [(row.label, row.source, *_filled(row, table), row.note) for row in table.rows]
     widths = [max(len(line[i]) for line in (header, *body)) for i in range(len(header))]
-    lines = [table.caption, ""]
+    lines = [_caption(table), ""]
     for line in (header, *body):
         cells = [
             text.ljust(w) if i < 2 or i == len(header) - 1 else text.rjust(w)
@@ -258,14 +263,26 @@ def _filled(row: Row, table: Table) -> tuple[str, ...]:
 
 
 def html_table(table: Table) -> str:
-    """A table for a page: a caption, header cells with their scope, notes in the last column."""
-    head = "".join(f'<th scope="col">{escape(c)}</th>' for c in ("", "", *table.columns, "behind it"))
+    """A table for a page: a caption, header cells with their scope, notes in the last column where there are any."""
+    notes = any(row.note for row in table.rows)
+    names = (*table.names, *table.columns, *(["from"] if notes else []))
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
     lines = []
     for row in table.rows:
-        cells = "".join(f"<td>{escape(c)}</td>" for c in (row.source, *_filled(row, table), row.note))
+        cells = f"<td>{escape(row.source)}</td>" + "".join(_cell(text) for text in _filled(row, table))
+        note = f'<td class="note">{escape(row.note)}</td>' if notes else ""
         kind = "paper" if row.source == "paper" else "ours"
-        lines.append(f'<tr class="{kind}"><th scope="row">{escape(row.label)}</th>{cells}</tr>')
+        lines.append(f'<tr class="{kind}"><th scope="row">{escape(row.label)}</th>{cells}{note}</tr>')
     return (
-        f'<table class="ledger"><caption>{escape(table.caption)}</caption>'
+        f'<table class="ledger"><caption>{escape(_caption(table))}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
     )
+
+
+def _caption(table: Table) -> str:
+    intervals = any("±" in cell for row in table.rows for cell in row.cells)
+    return table.caption + ("; ±: half of the 95% interval over the n seeds, by Student's t" if intervals else "")
+
+
+def _cell(text: str) -> str:
+    return f'<td class="{"number" if len(text) <= LONGEST_NUMBER else "words"}">{escape(text)}</td>'

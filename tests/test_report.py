@@ -64,7 +64,7 @@ def test_where_nothing_was_run_it_says_so():
 def test_one_seed_is_shown_without_interval():
     (row,) = rows(WITH_SCORES)
     assert row.cells == ("20.0", "80.0", "90.0")
-    assert row.source == "ours, short"
+    assert row.source == "ours, short profile"
     assert "n = 1" in row.note
     assert "4 000 updates" in row.note
     assert "12 s on A processor" in row.note
@@ -85,9 +85,9 @@ def test_profiles_and_unfinished_runs_have_rows_of_their_own():
         with_second_instance(0.6, profile="paper"),
     )
     assert [(row.source, row.cells[1]) for row in found] == [
-        ("ours, paper", "60.0"),
-        ("ours, short", "80.0"),
-        ("ours, short", "50.0"),
+        ("ours, paper profile", "60.0"),
+        ("ours, short profile", "80.0"),
+        ("ours, short profile", "50.0"),
     ]
     assert "1 000 updates of 4 000: unfinished" in found[2].note
 
@@ -131,8 +131,25 @@ def test_html_tables_are_escaped_and_have_a_scope_for_each_header():
     assert "&lt;b&gt;" in html
     assert "a &amp; b" in html
     assert html.count('scope="row"') == 2
-    assert "<td>82.8</td>" in html
+    assert '<td class="number">82.8</td>' in html
     assert html.count("<tr") == html.count("</tr>") == 3
+
+
+def test_the_first_two_columns_have_names_and_notes_a_column_only_where_there_are_some():
+    assert report.text_table(TABLE).splitlines()[2].split()[:2] == ["network", "source"]
+    html = report.html_table(replace(TABLE, names=("claim", "criterion")))
+    assert '<th scope="col">claim</th><th scope="col">criterion</th>' in html
+    assert html.count("<th scope") == 2 + len(TABLE.columns) + 1 + len(TABLE.rows)
+    without = report.html_table(replace(TABLE, rows=TABLE.rows[:1]))
+    assert without.count("<th scope") == 2 + len(TABLE.columns) + 1
+    assert "note" not in without
+
+
+def test_an_interval_is_explained_where_there_is_one_and_nowhere_else():
+    assert "±" not in report.html_table(TABLE)
+    several = replace(TABLE, rows=(report.Row("MANN", "ours", ("36.4", "82.8 ± 1.2")),))
+    for shown in (report.html_table(several), report.text_table(several)):
+        assert "95% interval over the n seeds" in shown
 
 
 def test_validation_rows_show_the_last_validation_and_not_the_test():

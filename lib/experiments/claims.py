@@ -41,9 +41,11 @@ def verdicts(claims: tuple[Claim, ...], paper: str) -> report.Table:
             verdict, evidence = claim.judge(*records)
             if not all(r.profile == "paper" and r.complete for r in records):
                 verdict = {FAILS: NOT_YET, HOLDS: SO_FAR if claim.compares else HOLDS}.get(verdict, verdict)
-            note = f"{records[0].profile} profile: " + "; ".join(report.note_on([record]) for record in records)
+            of = [f"{record.variant}: {report.note_on([record])}" for record in records]
+            note = f"{records[0].profile} profile; " + "; ".join(of)
         rows.append(report.Row(f"{claim.figure}: {claim.text}", claim.criterion, (verdict, evidence), note))
-    return report.Table(f"Claims of {paper} and what our records say", ("verdict", "numbers"), tuple(rows))
+    caption = f"Claims of {paper} and what our records say"
+    return report.Table(caption, ("verdict", "numbers"), tuple(rows), ("claim", "criterion"))
 
 
 def _records(runs: tuple[tuple[str, str], ...]) -> list[Record]:

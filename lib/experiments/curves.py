@@ -40,6 +40,6 @@ def _curves(
             for name, values in rows_of(record).items():
                 at = dict(zip(record.curve["update"], values, strict=True))
                 cells = tuple("–" if at.get(u) is None else shown(at[u]) for u in POINTS)
-                source = f"ours, {record.profile}, seed {record.seed}"
+                source = f"ours, {record.profile} profile, seed {record.seed}"
                 rows.append(report.Row(f"{label}, {name}" if name else label, source, cells, report.note_on([record])))
     return report.Table(caption, tuple(f"{u:,}".replace(",", " ") for u in POINTS), tuple(rows))

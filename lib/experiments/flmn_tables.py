@@ -139,7 +139,7 @@ def passed() -> report.Table:
                     _when(record, kind, k, reported / 100)
                     for k, reported in zip(instances, paper["rows"][name][1:], strict=True)
                 )
-                source = f"ours, {record.profile}, seed {record.seed}, {characters}"
+                source = f"ours, {record.profile} profile, seed {record.seed}, {characters}"
                 rows.append(report.Row(label, source, cells, report.note_on([record])))
         if not each_profile:
             rows.append(report.Row(label, "ours", (), report.NOT_RUN))

@@ -94,7 +94,7 @@ def figure4() -> report.Table:
             found = (record.metrics["by_classes"].get(str(classes), {}).get("accuracy") for classes in columns)
             cells = tuple("–" if accuracy is None else f"{100 * accuracy[k - 1]:.1f}" for accuracy in found)
             label = f"{report.ordinal(k)} instance, trained up to {_last_classes(record)} classes"
-            rows.append(report.Row(label, f"ours, {record.profile}", cells, report.note_on([record])))
+            rows.append(report.Row(label, f"ours, {record.profile} profile", cells, report.note_on([record])))
     rows = rows or [report.Row("MANN", "ours", (), report.NOT_RUN)]
     caption = "Test accuracy in percent by number of classes in an episode (Santoro et al. 2016, figure 4)"
     return report.Table(caption, tuple(f"{classes} classes" for classes in columns), tuple(rows))
@@ -149,7 +149,7 @@ def _likelihood_rows(
     def cells(score: str) -> tuple[str, ...]:
         return tuple(f"{record.metrics[score][k - 1]:.2f}" for k in SAMPLES)
 
-    source = f"ours, {record.profile}, seed {record.seed}"
+    source = f"ours, {record.profile} profile, seed {record.seed}"
     return [
         report.Row(f"{label}, MANN", source, cells("negative_log_likelihood") + mann, report.note_on([record])),
         report.Row(f"{label}, exact GP", source, cells("gp_negative_log_likelihood") + gp, "the same test episodes"),

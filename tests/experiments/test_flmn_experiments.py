@@ -137,7 +137,7 @@ def test_a_run_is_tested_on_digits_too_and_shown(book):
     assert "short_updates" not in record.config
 
     ledger.save_record(replace(record, profile="short"))
-    (row,) = [row for row in flmn_tables.table2().rows if row.source == "ours, short"]
+    (row,) = [row for row in flmn_tables.table2().rows if row.source == "ours, short profile"]
     assert row.cells == tuple(f"{100 * digits['accuracy'][k - 1]:.1f}" for k in (1, 2, 10))
     assert "over 2 draws of the images" in row.note
     assert "STAND-IN DIGITS: digit glyphs" in row.note

@@ -149,7 +149,7 @@ def test_table_2_puts_our_rows_below_the_papers(book):
     record = find_experiment("mann.table2").run("knn-raw-15", "smoke", 0, options(book))
     ledger.save_record(replace(record, profile="paper"))
     rows = mann_tables.table2().rows
-    at = [i for i, row in enumerate(rows) if row.source == "ours, paper"]
+    at = [i for i, row in enumerate(rows) if row.source == "ours, paper profile"]
     assert len(at) == 1
     assert rows[at[0] - 1].source == "paper"
     assert rows[at[0] - 1].cells == ("0.5", "18.7", "23.3", "26.5", "29.1", "37.0")
