@@ -97,7 +97,9 @@ def figure4() -> report.Table:
             rows.append(report.Row(label, f"ours, {record.profile} profile", cells, report.note_on([record])))
     rows = rows or [report.Row("MANN", "ours", (), report.NOT_RUN)]
     caption = "Test accuracy in percent by number of classes in an episode (Santoro et al. 2016, figure 4)"
-    return report.Table(caption, tuple(f"{classes} classes" for classes in columns), tuple(rows))
+    return report.Table(
+        caption, tuple(f"{classes} classes" for classes in columns), tuple(rows), ("instance", "source")
+    )
 
 
 def _last_classes(record: ledger.Record) -> int:

@@ -122,9 +122,9 @@ function unpack(payload) {
       const read = [...images].map(([from, slots]) => ({ from, slots, share: sum(slots.map((i) => share(t, i))) / slots.length }));
       return read.sort((a, b) => b.share - a.share);
     },
-    mostRead(t, count) { return this.readsOf(t).slice(0, count); },
-    /** From the least read on; the most read one is not among them, even where there are few. */
-    leastRead(t, count) { return this.readsOf(t).slice(1).slice(-count).reverse(); },
+    /** The more read half of them, from the most read on, and the other half, from the least read on: none is in both. */
+    mostRead(t, count) { const reads = this.readsOf(t); return reads.slice(0, Math.min(count, Math.ceil(reads.length / 2))); },
+    leastRead(t, count) { const reads = this.readsOf(t); return reads.slice(Math.ceil(reads.length / 2)).slice(-count).reverse(); },
     mostWritten: (t) => range(N).filter((slot) => writer[t][slot] === t).sort((a, b) => writeMass[t][b] - writeMass[t][a]),
   };
 }
@@ -247,8 +247,9 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
           ? ` when told that the image before was of class ${labels[top.from - trace.label_delay]}` : ""),
       top && `(${slotsOf(top.slots.slice(0, 8))}: ${times(top.share)} an even share)${last ? "" : "."}`,
       last && `and that of t = ${last.from}, class ${labels[last.from]}, least (${times(last.share)}).`,
+      top && top.share < 1 && "All of them get less than an even share: slots that hold nothing are read more.",
       W && `It writes${L ? " its features" : ""} to ${written.length ? slotsOf(written) : "no slot in particular"}`
-        + (L && t ? `, and the label of t = ${t - 1}, ${labels[t - 1]}, to where that image's features went.` : "."),
+        + (L && t ? `, and label ${labels[t - 1]}, of the image at t = ${t - 1}, to where the features of that image went.` : "."),
     ].filter(Boolean).join(" ");
   }
 
@@ -273,7 +274,7 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
       button({ slot: slots[0] }, ...image(from), told(from), node("b", {}, times(share)), span(slotsOf(slots.slice(0, 4)))));
     const reads = readsOf(trace.mostRead(t, 3)), least = readsOf(trace.leastRead(t, 3));
     const writesOf = (at) => trace.mostWritten(at).slice(0, 6).map((i) =>
-      button({ slot: i }, node("b", {}, `slot ${i}`), span(number(trace.writeMass[at][i], 2))));
+      button({ slot: i }, node("b", {}, `slot ${i}`), span(`weight ${number(trace.writeMass[at][i], 2)}`)));
     const writes = writesOf(t);
     part(".mi-now").replaceChildren(
       card("mi-small", label(`Input at t = ${t}`), node("div", { class: "mi-input" }, thumbnail(t), node("div", {},
