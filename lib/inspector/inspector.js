@@ -247,7 +247,7 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
           ? ` when told that the image before was of class ${labels[top.from - trace.label_delay]}` : ""),
       top && `(${slotsOf(top.slots.slice(0, 8))}: ${times(top.share)} an even share)${last ? "" : "."}`,
       last && `and that of t = ${last.from}, class ${labels[last.from]}, least (${times(last.share)}).`,
-      top && top.share < 1 && "All of them get less than an even share: slots that hold nothing are read more.",
+      top && top.share < 1 && "All of them get less than an even share: the rest goes to empty slots and to those just written.",
       W && `It writes${L ? " its features" : ""} to ${written.length ? slotsOf(written) : "no slot in particular"}`
         + (L && t ? `, and label ${labels[t - 1]}, of the image at t = ${t - 1}, to where the features of that image went.` : "."),
     ].filter(Boolean).join(" ");

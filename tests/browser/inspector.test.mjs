@@ -117,6 +117,19 @@ test("it says which earlier writes are read most and least", () => on("split.htm
   assert.ok((await text(root, ".mi-story")).includes(`and that of t = ${least}, class ${labels[least]}, least (`));
 }));
 
+test("with few writes none is read both most and least, and it says where all get less than an even share", () => on("split.html", async (page, root) => {
+  const slots = expected.split.read_weights[0][0].length;
+  for (const [t, most, least] of [[1, 1, 0], [2, 1, 1], [3, 2, 1], [5, 3, 2]]) {
+    await root.getByRole("slider", { name: "Step" }).fill(String(t));
+    const lists = await root.locator(".mi-now .mi-columns .mi-items").evaluateAll((all) =>
+      all.map((list) => [...list.querySelectorAll(".mi-item")].map((item) => item.innerText.match(/t = (\d+)/)[1])));
+    assert.deepEqual(lists.map((list) => list.length), [most, least]);
+    assert.equal(new Set(lists.flat()).size, most + least);
+    const below = expected.split.read_weights[t][0].slice(0, t).every((weight) => weight * slots < 1);
+    assert.equal((await text(root, ".mi-story")).includes("All of them get less than an even share"), below);
+  }
+}));
+
 test("the slider changes the pictures and says what happens at its step", () => on("one.html", async (page, root) => {
   assert.equal(await step(root), 3);
   const canvases = [root.locator(".mi-grid"), root.locator(".mi-episode")];
@@ -323,9 +336,9 @@ test("features and labels stand side by side, each with its own values", () => o
 
 test("a label is followed from the image to where its features went", () => on("split.html", async (page, root) => {
   const before = expected.split.labels[11];
-  assert.ok((await text(root, ".mi-story")).includes(`and the label of t = 11, ${before}, to where that image's features went.`));
+  assert.ok((await text(root, ".mi-story")).includes(`and label ${before}, of the image at t = 11, to where the features of that image went.`));
   const card = await text(root, ".mi-now .mi-wide");
-  assert.match(card.replace(/\s+/g, " "), new RegExp(`Writes its features to slot 12 .*Writes the label ${before} of t = 11 to slot 11`));
+  assert.match(card.replace(/\s+/g, " "), new RegExp(`Writes its features to slot 12 weight [\\d.]+ .*Writes the label ${before} of t = 11 to slot 11`));
   assert.deepEqual(await root.locator(".mi-slot canvas[role=img]").evaluateAll((all) => all.map((each) => each.getAttribute("aria-label"))),
     ["The features of slot 11 at each step", "The labels of slot 11 at each step"]);
 }));
