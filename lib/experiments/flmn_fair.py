@@ -63,6 +63,42 @@ def _answer(profile: str) -> str:
     )
 
 
+def papers_comparison() -> str:
+    """FLMN less the one-headed MANN of its paper, experiment I: after a short training, a whole one, and reported."""
+    paper = ledger.paper_numbers("flmn")["table1"]
+    lines = []
+    for profile in ("short", "paper"):
+        flmn, mann = (ledger.best_record("flmn.table1", f"{each}-1", profiles=(profile,)) for each in ("flmn", "mann"))
+        if flmn and mann:
+            updates = f"{flmn.updates:,}".replace(",", " ")
+            found = {k: 100 * (_right(flmn, k) - _right(mann, k)) for k in COMPARED}
+            lines.append(f"after {updates} updates {_points(found)}")
+    if not lines:
+        return "**FLMN and MANN were not both run yet.**"
+    rows = paper["rows"]["flmn-experiment1"], paper["rows"]["mann-experiment1"]
+    reported = {k: flmn - mann for k, flmn, mann in zip(paper["instances"], *rows, strict=True) if k in COMPARED}
+    lines.append(f"in the paper {_points(reported)}")
+    return "FLMN less the one-headed MANN, experiment I, in points: " + "; ".join(lines) + "."
+
+
+def worth_of_heads() -> str:
+    """How much of FLMN's lead on 2nd instances after a short training four heads in place of one make up for MANN."""
+    runs = ("flmn.table1", "mann-1"), ("flmn.ablations", "mann-four-heads"), ("flmn.table1", "flmn-1")
+    records = [ledger.best_record(*run, profiles=("short",)) for run in runs]
+    if None in records:
+        return "**What four heads are worth to MANN was not measured yet.**"
+    one, four, flmn = (100 * _right(record, 2) for record in records)
+    updates = f"{records[0].updates:,}".replace(",", " ")
+    return (
+        f"After {updates} updates FLMN leads the one-headed MANN by {flmn - one:.1f} points on 2nd instances (seed 0); "
+        f"four heads in place of one make up {four - one:.1f} of them."
+    )
+
+
+def _points(differences: dict[int, float]) -> str:
+    return ", ".join(f"{report.ordinal(k)} {points:+.1f}" for k, points in differences.items())
+
+
 def pace(flmn: Setting = ("flmn.table1", "flmn-1"), mann: Setting = ("flmn.table1", "mann-1")) -> str:
     """How many updates two runs took to be where the paper's figure 3 has FLMN and MANN after 20 000 episodes."""
     profile = ledger.shared_profile([flmn, mann])

@@ -164,7 +164,7 @@ def _when(record: ledger.Record, kind: str, instance: int, accuracy: float) -> s
     points = zip(record.curve[f"{kind}update"], record.curve[f"{kind}accuracy"], strict=True)
     reached = next((update for update, by_instance in points if by_instance[instance - 1] >= accuracy), None)
     if reached is None:
-        return "not yet"
+        return "never" if record.complete and record.profile == "paper" else "not yet"
     seconds = record.seconds * reached / record.updates
     unbroken = [f"{reached:,}".replace(",", " "), report.duration(seconds)]
     return ", ".join(part.replace(" ", "\u00a0") for part in unbroken)

@@ -219,3 +219,7 @@ def test_when_the_papers_numbers_were_passed_is_read_from_the_curve(book):
     assert rows["FLMN, experiment I", "in training"].cells == (at, at, at, "not yet", "not yet")
     assert rows["FLMN, experiment I", "held out"].cells == (at, "not yet", "not yet", "not yet", "not yet")
     assert rows["FLMN, experiment II", "ours"].note == "not run"
+    ledger.save_record(replace(record, profile="paper", curve=curve, updates=4_000, seconds=240.0))
+    whole = flmn_tables.passed().rows[0]
+    assert "paper profile" in whole.source
+    assert whole.cells == (at, at, at, "never", "never")

@@ -96,6 +96,32 @@ def test_an_advantage_at_some_instances_is_one_in_part():
     assert "survives in part" in flmn_fair.verdict()
 
 
+def test_the_papers_own_comparison_is_made_at_each_length_that_both_were_run_at():
+    assert "not both run" in flmn_fair.papers_comparison()
+    for variant, right in (("mann-1", 0.6), ("flmn-1", 0.8)):
+        keep(("flmn.table1", variant), 0.1, right, updates=10_000)
+    words = flmn_fair.papers_comparison()
+    assert (
+        "after 10 000 updates 2nd +20.0, 5th +20.0, 10th +20.0; in the paper 2nd +18.9, 5th +14.7, 10th +16.0." in words
+    )
+    keep(("flmn.table1", "flmn-1"), 0.1, 0.9, profile="paper", updates=100_000)
+    assert flmn_fair.papers_comparison() == words
+    keep(("flmn.table1", "mann-1"), 0.1, 0.85, profile="paper", updates=100_000)
+    assert "; after 100 000 updates 2nd +5.0, 5th +5.0, 10th +5.0; in the paper" in flmn_fair.papers_comparison()
+
+
+def test_what_four_heads_are_worth_is_told_from_short_runs():
+    assert "not measured" in flmn_fair.worth_of_heads()
+    for setting, right in (
+        (("flmn.table1", "mann-1"), 0.6),
+        (("flmn.ablations", "mann-four-heads"), 0.7),
+        (("flmn.table1", "flmn-1"), 0.85),
+    ):
+        keep(setting, 0.1, right)
+    assert "by 25.0 points on 2nd instances" in flmn_fair.worth_of_heads()
+    assert "make up 10.0 of them" in flmn_fair.worth_of_heads()
+
+
 def test_the_pace_is_read_from_the_curves():
     ledger.save_record(run("flmn-1", curve=curves(later=0.85)))
     ledger.save_record(run("mann-1", curve=curves(later=0.35)))
