@@ -203,17 +203,16 @@ class Laboratory:
             for n in result.before
         )
         answers = "".join(
-            f"<li>t = {t}: {before.answers[t]} → {after.answers[t]}, told {after.labels[t]} "
-            f"({'right' if after.right[t] else 'wrong'})</li>"
+            f"<tr><th scope='row'>{t}</th><td>{before.answers[t]}</td><td>{after.answers[t]}</td>"
+            f"<td>{after.labels[t]}</td><td>{'yes' if after.right[t] else 'no'}</td></tr>"
             for t in result.changed
         )
         return (
             f"<p><b>{html.escape(done[0].upper() + done[1:])}.</b> Right answers: {before.right.sum()} of "
             f"{before.steps} without, {after.right.sum()} with; {len(result.changed)} answers differ (marked ≠).</p>"
             "<div style='display: flex; flex-wrap: wrap; gap: 0 3em; align-items: start; margin-bottom: 1em'>"
-            "<table style='width: auto'><caption>Right answers</caption><thead><tr><th scope='col'>instance</th>"
-            f"<th scope='col'>without</th><th scope='col'>with</th></tr></thead><tbody>{rows}</tbody></table>"
-            f"<ul style='columns: 13em auto; flex: 1 1 14em; margin: 0'>{answers}</ul></div>"
+            f"{_table('Right answers', ('instance', 'without', 'with'), rows)}"
+            f"{_table('Answers that differ', ('step', 'without', 'with', 'label told', 'right now'), answers)}</div>"
         )
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -227,6 +226,16 @@ class Laboratory:
         changed = ", ".join(map(str, self.comparison.changed)) or "none"
         data["text/plain"] = f"Laboratory: answers that changed, by step: {changed}. {summary(self.after)}"
         return data, metadata
+
+
+def _table(caption: str, columns: tuple[str, ...], rows: str) -> str:
+    if not rows:
+        return ""
+    head = "".join(f"<th scope='col'>{each}</th>" for each in columns)
+    return (
+        f"<table style='width: auto'><caption>{caption}</caption><thead><tr>{head}</tr></thead>"
+        f"<tbody>{rows}</tbody></table>"
+    )
 
 
 def _with_rows(state: Any, rows: dict[int, Any]) -> Any:
