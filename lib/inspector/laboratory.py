@@ -212,7 +212,8 @@ class Laboratory:
             f"{before.steps} without, {after.right.sum()} with; {len(result.changed)} answers differ (marked ≠).</p>"
             "<div style='display: flex; flex-wrap: wrap; gap: 0 3em; align-items: start; margin-bottom: 1em'>"
             f"{_table('Right answers', ('instance', 'without', 'with'), rows)}"
-            f"{_table('Answers that differ', ('step', 'without', 'with', 'label told', 'right with it'), answers)}</div>"
+            f"{_table('Answers that differ', ('step', 'without', 'with', 'label told', 'right with it'), answers)}"
+            "</div>"
         )
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:

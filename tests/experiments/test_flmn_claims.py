@@ -7,7 +7,7 @@ import pytest
 from lib import ledger
 from lib.experiments import EXPERIMENTS
 from lib.experiments.claims import EXCEEDED, FAILS, HOLDS, IN_PART, NOT_YET, verdicts
-from lib.experiments.flmn_claims import CLAIMS
+from lib.experiments.flmn_claims import CLAIMS, OF_THE_READING
 from lib.ledger import Record
 from tests.experiments.test_mann_claims import by_instance, in_short, record
 
@@ -112,9 +112,10 @@ def test_each_verdict_is_reached_from_records_that_earn_it(book, claim, cases):
 
 
 def test_claims_are_judged_from_runs_that_exist():
-    for claim in CLAIMS:
+    for claim in CLAIMS + OF_THE_READING:
         for experiment, variant in claim.runs:
             EXPERIMENTS[experiment].check(variant, "paper")
+    assert {experiment for claim in OF_THE_READING for experiment, _ in claim.runs} == {"flmn.readings"}
 
 
 def test_every_figure_that_the_paper_makes_claims_of_has_a_verdict():

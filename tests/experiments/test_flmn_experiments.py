@@ -103,6 +103,14 @@ def test_an_ablation_changes_one_thing_and_both_networks_are_tuned_alike():
     assert set(tried["mann"]) == {"adam", "glorot"}
 
 
+def test_the_other_reading_differs_in_the_minibatch_and_in_nothing_else():
+    assert flmn.READINGS.keys() == flmn.TABLE1.keys()
+    for variant, config in flmn.READINGS.items():
+        assert changed(config, flmn.TABLE1[variant]) == {"training"}
+        assert config.training == replace(flmn.TABLE1[variant].training, batch_size=1)
+        assert omniglot.in_profile(config, "paper").training.updates == 100_000
+
+
 def test_every_variant_has_its_name_in_the_tables():
     assert flmn.ABLATIONS.keys() == flmn_tables.ABLATION_LABELS.keys()
     assert flmn_tables.FAIR_LABELS.keys() == {("flmn.table1", "flmn-1"), *(("flmn.fair", each) for each in flmn.FAIR)}
@@ -146,7 +154,7 @@ def test_a_run_is_tested_on_digits_too_and_shown(book):
     assert shown["MANN, one read, experiment I"].note == "not run"
 
 
-@pytest.mark.parametrize("name", ["table1", "table2", "figure3", "figure4", "figure5", "ablations", "fair"])
+@pytest.mark.parametrize("name", ["table1", "table2", "figure3", "figure4", "figure5", "readings", "ablations", "fair"])
 def test_every_table_is_whole_before_anything_was_run(book, name):
     table = find_experiment(f"flmn.{name}").table()
     assert table.rows
