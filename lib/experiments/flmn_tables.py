@@ -12,6 +12,7 @@ TABLE1_LABELS = {
     "mann-experiment2": "MANN, one read, experiment II",
     "flmn-experiment2": "FLMN, experiment II",
 }
+SINGLE = ", one episode an update"  # the reading of `flmn.readings`
 ABLATION_LABELS = {
     "mann-four-heads": "MANN, four heads",
     "mann-half-memory": "MANN, one head, half the memory",
@@ -48,8 +49,9 @@ def table1() -> report.Table:
         rows.append(report.Row(label, "paper", tuple(str(v) for v in paper["rows"][name]), note))
         if name != "mann-santoro":
             rows += report.accuracy_rows("flmn.table1", _variant(name), label, paper["instances"], PROFILES_SHOWN)
-            single = f"{label}, one episode an update"
-            rows += report.accuracy_rows("flmn.readings", _variant(name), single, paper["instances"], ("paper",))
+            rows += report.accuracy_rows(
+                "flmn.readings", _variant(name), label + SINGLE, paper["instances"], ("paper",)
+            )
         if name == "flmn-experiment1":
             split, label = "flmn-shuffled-split", f"{label}, training and test characters from all alphabets"
             rows += report.accuracy_rows("flmn.ablations", split, label, paper["instances"], PROFILES_SHOWN)
@@ -77,8 +79,7 @@ def table2() -> report.Table:
     rows = [report.Row(name.upper(), "paper", tuple(str(v) for v in paper["rows"][name])) for name in ("mann", "flmn")]
     for name, label in list(TABLE1_LABELS.items())[1:]:
         rows += report.digit_rows("flmn.table1", _variant(name), label, paper["instances"], PROFILES_SHOWN)
-        single = f"{label}, one episode an update"
-        rows += report.digit_rows("flmn.readings", _variant(name), single, paper["instances"], ("paper",))
+        rows += report.digit_rows("flmn.readings", _variant(name), label + SINGLE, paper["instances"], ("paper",))
     caption = "Trained on Omniglot, tested on miniMNIST: accuracy in percent by instance (Mureja et al. 2017, table 2)"
     return report.Table(caption, tuple(report.ordinal(k) for k in paper["instances"]), tuple(rows))
 
@@ -87,7 +88,7 @@ def figure3() -> report.Table:
     """Figure 3 as numbers."""
     return accuracy_curves(
         "Training accuracy in percent, experiment I, means of 500 updates (Mureja et al. 2017, figure 3)",
-        {"MANN": ("flmn.table1", "mann-1"), "FLMN": ("flmn.table1", "flmn-1")},
+        _both_readings("mann-1", "flmn-1"),
     )
 
 
@@ -95,16 +96,22 @@ def figure4() -> report.Table:
     """Figure 4 as numbers."""
     return accuracy_curves(
         "Training accuracy in percent, experiment II, means of 500 updates (Mureja et al. 2017, figure 4)",
-        {"MANN": ("flmn.table1", "mann-2"), "FLMN": ("flmn.table1", "flmn-2")},
+        _both_readings("mann-2", "flmn-2"),
     )
+
+
+def _both_readings(mann: str, flmn: str) -> dict[str, tuple[str, str]]:
+    runs = {"MANN": mann, "FLMN": flmn}
+    of_each = (("flmn.table1", ""), ("flmn.readings", SINGLE))
+    return {name + more: (source, variant) for source, more in of_each for name, variant in runs.items()}
 
 
 def figure5() -> report.Table:
     """Figure 5 as numbers."""
-    labels = {"MANN, I": "mann-1", "FLMN, I": "flmn-1", "MANN, II": "mann-2", "FLMN, II": "flmn-2"}
+    first, second = _both_readings("mann-1", "flmn-1"), _both_readings("mann-2", "flmn-2")
     return loss_curves(
         "Training loss in nats, means of 500 updates (Mureja et al. 2017, figure 5)",
-        {label: ("flmn.table1", variant) for label, variant in labels.items()},
+        {f"I: {name}": run for name, run in first.items()} | {f"II: {name}": run for name, run in second.items()},
     )
 
 
@@ -146,19 +153,20 @@ def passed() -> report.Table:
     paper = ledger.paper_numbers("flmn")["table1"]
     instances, rows = paper["instances"][1:], []
     for name in ("flmn-experiment1", "flmn-experiment2"):
-        label, each_profile = TABLE1_LABELS[name], []
-        for profile in PROFILES_SHOWN:
-            each_profile += ledger.load_records("flmn.table1", _variant(name), profile)
-        for record in each_profile:
-            for kind, characters in (("", "in training"), ("validation_", "held out")):
-                cells = tuple(
-                    _when(record, kind, k, reported / 100)
-                    for k, reported in zip(instances, paper["rows"][name][1:], strict=True)
-                )
-                source = f"ours, {record.profile} profile, seed {record.seed}, {characters}"
-                rows.append(report.Row(label, source, cells, report.note_on([record])))
-        if not each_profile:
-            rows.append(report.Row(label, "ours", (), report.NOT_RUN))
+        for experiment, more in (("flmn.table1", ""), ("flmn.readings", SINGLE)):
+            label, each_profile = TABLE1_LABELS[name] + more, []
+            for profile in PROFILES_SHOWN:
+                each_profile += ledger.load_records(experiment, _variant(name), profile)
+            for record in each_profile:
+                for kind, characters in (("", "in training"), ("validation_", "held out")):
+                    cells = tuple(
+                        _when(record, kind, k, reported / 100)
+                        for k, reported in zip(instances, paper["rows"][name][1:], strict=True)
+                    )
+                    source = f"ours, {record.profile} profile, seed {record.seed}, {characters}"
+                    rows.append(report.Row(label, source, cells, report.note_on([record])))
+            if not each_profile:
+                rows.append(report.Row(label, "ours", (), report.NOT_RUN))
     caption = (
         "Updates and time until FLMN's accuracy first reached the paper's on the test: a mean of 500 updates in "
         "training, a validation each 5000 updates on the characters held out"

@@ -175,7 +175,7 @@ def test_the_loss_is_shown_at_the_updates_of_the_curve(book):
     )
     curve = record.curve | {"update": [1_000, 2_500], "loss": [1.5, 0.25]}
     ledger.save_record(replace(record, profile="short", curve=curve))
-    (row,) = [row for row in flmn_tables.figure5().rows if row.label == "FLMN, I"]
+    (row,) = [row for row in flmn_tables.figure5().rows if row.label == "I: FLMN"]
     assert row.cells[:3] == ("1.500", "0.250", "–")
 
 
