@@ -161,6 +161,20 @@ def test_every_table_is_whole_before_anything_was_run(book, name):
     assert all(len(row.cells) in (0, len(table.columns)) for row in table.rows)
 
 
+def test_differences_from_the_paper_are_means_over_whole_runs(book):
+    record = find_experiment("flmn.readings").run(
+        "mann-1", "smoke", 0, RunOptions(device="cpu", progress=False, runs=book / "runs")
+    )
+    assert {row.note for row in flmn_tables.differences().rows} == {"not run"}
+    made = replace(record, profile="paper", data={**record.data, "is_standin": False})
+    for seed, right, complete in ((0, 0.6, True), (1, 0.7, True), (2, 0.1, False)):
+        ledger.save_record(replace(made, seed=seed, complete=complete, metrics={"accuracy": [0.2, *[right] * 9]}))
+    (row,) = [row for row in flmn_tables.differences().rows if row.cells]
+    assert row.label == "MANN, one read, experiment I, one episode an update"
+    assert row.cells == ("-1.6", "-1.7", "-9.0", "-11.0", "-11.3", "-13.1")  # 20 and 65 less 21.6, 66.7, 74.0, ...
+    assert row.note.startswith("n = 2")
+
+
 def test_figures_are_drawn_from_the_runs_of_table_1():
     for name in ("table2", "figure3", "figure4", "figure5"):
         experiment = find_experiment(f"flmn.{name}")
