@@ -15,9 +15,10 @@ def book(tmp_path, monkeypatch):
     monkeypatch.setenv("BOOK_RESULTS_DIR", str(tmp_path))
 
 
-def keep(setting, validated: float, test: float, seed: int = 0, **changes) -> None:
+def keep(setting, validated: float, test: float, seed: int = 0, batch_size: int = 16, **changes) -> None:
     curve = {"update": [1000], "validation_update": [1000], "validation_accuracy": [[0.2, validated]]}
     made = record(*setting, **by_instance(0.2, test))
+    made = replace(made, config=made.config | {"training": {"updates": 1000, "batch_size": batch_size}})
     ledger.save_record(replace(made, curve=curve, seed=seed, **changes))
 
 
@@ -73,11 +74,11 @@ def test_the_advantage_survives_only_beyond_its_interval(flmn, answer):
 
 def test_what_was_chosen_in_short_runs_is_compared_after_long_ones_too():
     keep_all(mann=0.7, flmn=0.8)
-    assert "Not run yet at the paper's length" in flmn_fair.verdict()
+    assert "not run yet at the paper's length" in flmn_fair.verdict()
     long = {"profile": "paper", "updates": 100_000}
     keep(("flmn.fair", "flmn-adam"), 0.1, 0.9, **long)
     keep(("flmn.fair", "mann-glorot"), 0.99, 0.5, **long)  # not the chosen setting
-    assert "Not run yet at the paper's length" in flmn_fair.verdict()
+    assert "not run yet at the paper's length" in flmn_fair.verdict()
     keep(("flmn.fair", "mann-adam"), 0.1, 0.85, **long)
     words = flmn_fair.verdict()
     assert flmn_fair.advantage("paper")[2] == pytest.approx([5.0])
@@ -101,13 +102,20 @@ def test_the_papers_own_comparison_is_made_at_each_length_that_both_were_run_at(
     for variant, right in (("mann-1", 0.6), ("flmn-1", 0.8)):
         keep(("flmn.table1", variant), 0.1, right, updates=10_000)
     words = flmn_fair.papers_comparison()
-    assert (
-        "after 10 000 updates 2nd +20.0, 5th +20.0, 10th +20.0; in the paper 2nd +18.9, 5th +14.7, 10th +16.0." in words
-    )
+    assert "in the paper 2nd +18.9, 5th +14.7, 10th +16.0; after 10 000 updates of sixteen episodes 2nd +20.0" in words
     keep(("flmn.table1", "flmn-1"), 0.1, 0.9, profile="paper", updates=100_000)
     assert flmn_fair.papers_comparison() == words
     keep(("flmn.table1", "mann-1"), 0.1, 0.85, profile="paper", updates=100_000)
-    assert "; after 100 000 updates 2nd +5.0, 5th +5.0, 10th +5.0; in the paper" in flmn_fair.papers_comparison()
+    long = "; after 100 000 updates of sixteen episodes 2nd +5.0, 5th +5.0, 10th +5.0."
+    assert flmn_fair.papers_comparison().endswith(long)
+    for variant, right in (("mann-1", 0.6), ("flmn-1", 0.9)):
+        keep(("flmn.readings", variant), 0.1, right, profile="paper", updates=100_000, batch_size=1)
+    assert "+16.0; after 100 000 updates of one episode 2nd +30.0, 5th" in flmn_fair.papers_comparison()
+    assert flmn_fair.papers_comparison() in flmn_fair.in_short()
+
+
+def test_all_is_said_in_short_before_anything_was_run():
+    assert all(" not " in sentence for sentence in flmn_fair.in_short())
 
 
 def test_what_four_heads_are_worth_is_told_from_short_runs():
