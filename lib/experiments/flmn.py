@@ -14,8 +14,8 @@ Reading notes. Five classes and «10 samples per each class»: balanced episodes
 trained on, by number, of which the last 50 are held out to validate on. The paper gives no optimizer, no sizes of
 controller and memory, and no decay of usage: those of Santoro et al. 2016 serve both networks. It names a minibatch of
 16 as Santoro's, among the things in which its own settings differ, and does not give its own: `flmn.table1` takes 16,
-`flmn.readings` one. Its MANN has one head; which reading of Santoro's text it follows is not said: ours is that of
-`mann.table1`.
+`flmn.readings` one, which keeps the pace of figure 3. Its MANN has one head; which reading of Santoro's text it
+follows is not said: ours is that of `mann.table1`.
 """
 
 from dataclasses import replace
