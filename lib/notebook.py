@@ -53,7 +53,7 @@ def show_curves(curves: dict[str, tuple[str, str]], columns: int = 2, alike: boo
             axes.set_axis_off()
             continue
         learner = record.config["learner"]
-        chance = 1 / learner["classes"] if "labels" not in learner else 0.0
+        chance = 1 / learner["classes"] if learner.get("labels", "one-hot") == "one-hot" else 0.0
         plot_accuracy_curves(axes, record.curve, title=f"{title}, {record.profile} profile", chance=chance)
     for axes in panels.flat[len(curves) :]:
         axes.remove()

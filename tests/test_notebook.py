@@ -51,3 +51,21 @@ def test_what_was_not_run_is_named(titles):
     save("five", "short")
     notebook.show_curves(CURVES, alike=True)
     assert titles == ["one, short profile", "other: not run"]
+
+
+@pytest.mark.parametrize(
+    ("learner", "chance"),
+    [
+        ({"classes": 5}, 20),
+        ({"classes": 10, "labels": "one-hot"}, 10),
+        ({"classes": 5, "labels": "strings"}, 0),  # one in 3125
+    ],
+)
+def test_chance_is_that_of_the_labels(titles, monkeypatch, learner, chance):
+    made = trained(record("mann.figure3", "five", **by_instance(0.2, 0.5)), 0.3, 0.5)
+    ledger.save_record(dataclasses.replace(made, config=made.config | {"learner": learner}))
+    lines = []
+    monkeypatch.setattr(plt, "show", lambda: lines.extend(plt.gcf().axes[0].lines))
+    notebook.show_curves({"one": CURVES["one"]}, columns=1)
+    (found,) = [line.get_ydata()[0] for line in lines if line.get_label() == "chance"]
+    assert found == pytest.approx(chance)
