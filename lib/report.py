@@ -9,7 +9,7 @@ from lib import ledger
 from lib.ledger import Record
 
 NOT_RUN = "not run"
-LONGEST_NUMBER = 12  # characters, such as those of «86.7 ± 11.3», which no page should break
+LONGEST_NUMBER = 12  # characters, such as those of «86.7 ± 11.3»
 
 
 @dataclass(frozen=True)
@@ -285,4 +285,6 @@ def _caption(table: Table) -> str:
 
 
 def _cell(text: str) -> str:
-    return f'<td class="{"number" if len(text) <= LONGEST_NUMBER else "words"}">{escape(text)}</td>'
+    kind = "number" if len(text) <= LONGEST_NUMBER else "words"
+    unbroken = text.replace("± ", "±\u00a0")
+    return f'<td class="{kind}">{escape(unbroken)}</td>'

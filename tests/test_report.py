@@ -150,6 +150,7 @@ def test_an_interval_is_explained_where_there_is_one_and_nowhere_else():
     several = replace(TABLE, rows=(report.Row("MANN", "ours", ("36.4", "82.8 ± 1.2")),))
     for shown in (report.html_table(several), report.text_table(several)):
         assert "95% interval over the n seeds" in shown
+    assert "82.8 ±\u00a01.2" in report.html_table(several), "a narrow cell breaks before ±, and nowhere else"
     in_words = replace(TABLE, rows=(report.Row("MANN", "ours", ("36.4% ± 1.2% of 2400 images", "82.8")),))
     assert "95%" not in report.text_table(in_words)
 
