@@ -2,7 +2,8 @@
 
 Where the paper gives no number, the criterion is ours. Most were written down before the runs were done; a review
 sharpened those of figure 3 and added the two of digits and of MANN's 60% after the first short run of either network.
-«MANN» is the paper's, with one head; the paper's episodes are updates here. See also `lib/experiments/claims.py`.
+«MANN» is the paper's, with one head; the paper's episodes are updates here. The same criteria judge the runs of
+`flmn.readings`, which were done last. See also `lib/experiments/claims.py`.
 """
 
 from dataclasses import replace
