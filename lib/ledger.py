@@ -117,6 +117,12 @@ def load_records(experiment: str | None = None, variant: str | None = None, prof
     return sorted(wanted, key=lambda r: (r.experiment, r.variant, r.profile, r.seed))
 
 
+def whole_records(experiment: str, variant: str, profile: str) -> list[Record]:
+    """The records of finished runs on the real data, sorted by seed: those that a mean or a comparison may use."""
+    found = load_records(experiment, variant, profile)
+    return [record for record in found if record.complete and not record.data["is_standin"]]
+
+
 def find_record(experiment: str, variant: str, profile: str, seed: int) -> Record | None:
     """The record of one run, or None."""
     path = results_dir() / f"{record_name(experiment, variant, profile, seed)}.json"

@@ -42,6 +42,11 @@ def ordinal(k: int) -> str:
     return f"{k}{suffix}"
 
 
+def grouped(number: int) -> str:
+    """With a space between thousands: 10 000."""
+    return f"{number:,}".replace(",", " ")
+
+
 def percent(values: list[float]) -> str:
     """Mean of shares as a percentage, ± the half-width of its 95% interval over seeds where there are several."""
     mean, half = ledger.mean_and_interval(values)
@@ -93,7 +98,7 @@ def _validated_at(records: list[Record]) -> str:
     last = [
         record.curve["validation_update"][-1] for record in records if (record.curve or {}).get("validation_update")
     ]
-    return ", validated at update " + f"{min(last):,}".replace(",", " ") if last else ""
+    return ", validated at update " + grouped(min(last)) if last else ""
 
 
 def _rows(
@@ -123,9 +128,9 @@ def _kind(record: Record) -> tuple[bool, bool]:
 def note_on(records: list[Record]) -> str:
     """Seeds, updates, time, device and data of the records behind one row."""
     first = records[0]
-    updates = f"{min(r.updates for r in records):,} updates".replace(",", " ")
+    updates = f"{grouped(min(r.updates for r in records))} updates"
     if not all(r.complete for r in records):
-        asked = f"{first.config['training']['updates']:,}".replace(",", " ")
+        asked = grouped(first.config["training"]["updates"])
         updates += f" of {asked}: unfinished"
     seconds = sum(r.seconds for r in records) / len(records)
     parts = [f"n = {len(records)}", updates, f"{duration(seconds)} on {first.machine['name']}"]
@@ -151,7 +156,7 @@ def compare_with_paper(experiment: str, variant: str, who: str, reported: dict[i
     }
     worst = min(differences, key=differences.get)
     best = max(differences, key=differences.get)
-    progress = f"After {done:,} of {asked:,} updates".replace(",", " ")
+    progress = f"After {grouped(done)} of {grouped(asked)} updates"
     verdict = "within 2 points of the paper's row or above it at every instance"
     if differences[worst] < -2:
         verdict = "short of the paper's row by more than 2 points at some instance"
@@ -169,7 +174,7 @@ def _still_rising(record: Record, span: int = 10_000) -> str:
     if record.updates not in at or record.updates - span not in at:
         return ""
     gain = 100 * (at[record.updates] - at[record.updates - span])
-    span_text = f"{span:,}".replace(",", " ")
+    span_text = grouped(span)
     return (
         f" The run is unfinished: in its last {span_text} updates the training accuracy of the 2nd instance changed by "
         f"{gain:+.1f} points."

@@ -42,4 +42,4 @@ def _curves(
                 cells = tuple("–" if at.get(u) is None else shown(at[u]) for u in POINTS)
                 source = f"ours, {record.profile} profile, seed {record.seed}"
                 rows.append(report.Row(f"{label}, {name}" if name else label, source, cells, report.note_on([record])))
-    return report.Table(caption, tuple(f"{u:,}".replace(",", " ") for u in POINTS), tuple(rows))
+    return report.Table(caption, tuple(report.grouped(u) for u in POINTS), tuple(rows))

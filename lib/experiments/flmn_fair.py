@@ -26,20 +26,21 @@ def best_setting(network: str) -> Setting:
 
 def advantage(profile: str) -> dict[int, list[float]]:
     """FLMN's test accuracy less MANN's, in points: instance to one difference for each seed that both have."""
-    flmn, mann = ({r.seed: r for r in _records(*best_setting(each), profile)} for each in ("FLMN", "MANN"))
+    flmn, mann = ({r.seed: r for r in ledger.whole_records(*best_setting(each), profile)} for each in ("FLMN", "MANN"))
     seeds = sorted(flmn.keys() & mann.keys())
     return {k: [100 * (_right(flmn[seed], k) - _right(mann[seed], k)) for seed in seeds] for k in COMPARED}
 
 
 def verdict() -> str:
     """The answer, in Markdown: after a short training, and after one as long as the paper's."""
-    if ledger.shared_profile(FAIR_LABELS, profiles=("short",)) is None:
+    answers = _answers()
+    if not answers:
         return "**Not all settings of the fair comparison were run yet.**"
     chosen = {each: FAIR_LABELS[best_setting(each)] for each in ("FLMN", "MANN")}
     return (
         f"The validation chose «{chosen['FLMN']}» and «{chosen['MANN']}». Test accuracy by instance, FLMN less MANN, "
         "in points, with the 95% interval of the difference seed by seed:\n\n"
-        + "\n".join(f"- {answer}" for answer in _answers())
+        + "\n".join(f"- {answer}" for answer in answers)
     )
 
 
@@ -63,7 +64,7 @@ def _answer(profile: str) -> str:
         f"{report.ordinal(k)} {mean:+.1f}" + ("" if half is None else f" ± {half:.1f}")
         for k, (mean, half) in intervals.items()
     )
-    updates = f"{_records(*best_setting('FLMN'), profile)[0].updates:,}".replace(",", " ")
+    updates = report.grouped(ledger.whole_records(*best_setting("FLMN"), profile)[0].updates)
     return (
         f"**After {updates} updates, at equal memory, equal parameters and equal tuning, FLMN's advantage {answer}:** "
         f"{numbers} (n = {seeds} {'seed' if seeds == 1 else 'seeds'})."
@@ -85,10 +86,9 @@ def papers_comparison() -> str:
     for experiment, profile in (("flmn.readings", "paper"), ("flmn.table1", "short"), ("flmn.table1", "paper")):
         flmn, mann = (ledger.best_record(experiment, f"{each}-1", profiles=(profile,)) for each in ("flmn", "mann"))
         if flmn and mann:
-            updates = f"{flmn.updates:,}".replace(",", " ")
             each = {1: "one episode", 16: "sixteen episodes"}[flmn.config["training"]["batch_size"]]
             found = {k: 100 * (_right(flmn, k) - _right(mann, k)) for k in COMPARED}
-            lines.append(f"after {updates} updates of {each} {_points(found)}")
+            lines.append(f"after {report.grouped(flmn.updates)} updates of {each} {_points(found)}")
     if len(lines) == 1:
         return "**FLMN and MANN were not both run yet.**"
     return "FLMN less the one-headed MANN, experiment I, seed 0, in points: " + "; ".join(lines) + "."
@@ -101,9 +101,9 @@ def worth_of_heads() -> str:
     if None in records:
         return "**What four heads are worth to MANN was not measured yet.**"
     one, four, flmn = (100 * _right(record, 2) for record in records)
-    updates = f"{records[0].updates:,}".replace(",", " ")
     return (
-        f"After {updates} updates FLMN leads the one-headed MANN by {flmn - one:.1f} points on 2nd instances (seed 0); "
+        f"After {report.grouped(records[0].updates)} updates FLMN leads the one-headed MANN by {flmn - one:.1f} points "
+        "on 2nd instances (seed 0); "
         f"four heads in place of one make up {four - one:.1f} of them."
     )
 
@@ -122,14 +122,9 @@ def pace(flmn: Setting = ("flmn.table1", "flmn-1"), mann: Setting = ("flmn.table
         curve = ledger.best_record(*setting, profiles=(profile,)).curve
         points = zip(curve["update"], curve["accuracy"], strict=True)
         update = next((update for update, by_instance in points if by_instance[1] >= share), None)
-        when = "not yet" if update is None else f"after {update:,} updates".replace(",", " ")
+        when = "not yet" if update is None else f"after {report.grouped(update)} updates"
         found.append(f"{name}'s 2nd instance is at {100 * share:.0f}% {when}")
     return f"Ours, {profile} profile: " + ", ".join(found) + "; the paper's are there after some 20 000 episodes."
-
-
-def _records(experiment: str, variant: str, profile: str) -> list[Record]:
-    records = ledger.load_records(experiment, variant, profile)
-    return [record for record in records if record.complete and not record.data["is_standin"]]
 
 
 def _validated(record: Record) -> float:

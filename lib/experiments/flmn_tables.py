@@ -12,7 +12,8 @@ TABLE1_LABELS = {
     "mann-experiment2": "MANN, one read, experiment II",
     "flmn-experiment2": "FLMN, experiment II",
 }
-SINGLE = ", one episode an update"  # the reading of `flmn.readings`
+SINGLE = ", one episode an update"
+READINGS = (("flmn.table1", ""), ("flmn.readings", SINGLE))  # of table 1: experiment, and what a label ends in
 ABLATION_LABELS = {
     "mann-four-heads": "MANN, four heads",
     "mann-half-memory": "MANN, one head, half the memory",
@@ -77,10 +78,9 @@ def differences() -> report.Table:
     """Ours less the paper's in each cell of table 1, for both readings: means over the seeds of the paper profile."""
     paper = ledger.paper_numbers("flmn")["table1"]
     rows = []
-    for experiment, more in (("flmn.readings", SINGLE), ("flmn.table1", "")):
+    for experiment, more in reversed(READINGS):
         for name, label in list(TABLE1_LABELS.items())[1:]:
-            found = ledger.load_records(experiment, _variant(name), "paper")
-            found = [record for record in found if record.complete and not record.data["is_standin"]]
+            found = ledger.whole_records(experiment, _variant(name), "paper")
             if not found:
                 rows.append(report.Row(label + more, "ours", (), report.NOT_RUN))
                 continue
@@ -123,8 +123,7 @@ def figure4() -> report.Table:
 
 def _both_readings(mann: str, flmn: str) -> dict[str, tuple[str, str]]:
     runs = {"MANN": mann, "FLMN": flmn}
-    of_each = (("flmn.table1", ""), ("flmn.readings", SINGLE))
-    return {name + more: (source, variant) for source, more in of_each for name, variant in runs.items()}
+    return {name + more: (source, variant) for source, more in READINGS for name, variant in runs.items()}
 
 
 def figure5() -> report.Table:
@@ -174,7 +173,7 @@ def passed() -> report.Table:
     paper = ledger.paper_numbers("flmn")["table1"]
     instances, rows = paper["instances"][1:], []
     for name in ("flmn-experiment1", "flmn-experiment2"):
-        for experiment, more in (("flmn.table1", ""), ("flmn.readings", SINGLE)):
+        for experiment, more in READINGS:
             label, each_profile = TABLE1_LABELS[name] + more, []
             for profile in PROFILES_SHOWN:
                 each_profile += ledger.load_records(experiment, _variant(name), profile)
@@ -211,5 +210,5 @@ def _when(record: ledger.Record, kind: str, instance: int, accuracy: float) -> s
     if reached is None:
         return "never" if record.complete and record.profile == "paper" else "not yet"
     seconds = record.seconds * reached / record.updates
-    unbroken = [f"{reached:,}".replace(",", " "), report.duration(seconds)]
+    unbroken = [report.grouped(reached), report.duration(seconds)]
     return ", ".join(part.replace(" ", "\u00a0") for part in unbroken)
