@@ -6,7 +6,7 @@ A learner of streams scores only what came true, since 40 000 labels at every st
     learner.begin(batch_size); p = learner.predict(x); learner.observe(x, y)      # one step at a time
 """
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -32,7 +32,12 @@ class Scored(NamedTuple):
     rank: Float[Tensor, "batch time"]
     """1 for the most probable label; labels of equal probability share the mean of their ranks."""
 
+    def detach(self) -> "Scored":
+        """The same without gradients."""
+        return Scored(self.log_likelihood.detach(), self.rank)
 
+
+@runtime_checkable
 class StreamLearner(Protocol):
     """What learns while it predicts; both views must agree."""
 
