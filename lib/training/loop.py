@@ -55,8 +55,12 @@ class TrainingConfig:
     """`adam`: with `learning_rate`, and PyTorch's defaults in place of `decay` and `momentum`."""
     wipe_memory: bool = added(True)
     """Begin each episode with an empty memory; False: with the memory that the last episode of its row left."""
+    rate_falls_from: float = added(1.0)
+    """Share of the updates after which the learning rate falls, in a straight line, to 0 at the end; 1: it stays."""
 
     def __post_init__(self):
+        if not 0 <= self.rate_falls_from <= 1:
+            raise ValueError(f"rate_falls_from is a share of the updates, from 0 to 1, not {self.rate_falls_from}")
         if self.optimizer not in ("rmsprop", "adam"):
             raise ValueError(f"there is no optimizer {self.optimizer!r}; known: rmsprop, adam")
         for name in ("updates", "batch_size", "log_every", "validate_every", "checkpoint_every"):
@@ -125,7 +129,7 @@ def pick_unroll(learner: Any, how: str, updates: int, capturable: bool = True) -
         if not capturable:
             raise ValueError(
                 "no CUDA graph can hold a run whose episodes grow or are drawn on the CPU, whose memory is not wiped, "
-                "or that several processes share; try --unroll auto"
+                "whose learning rate falls, or that several processes share; try --unroll auto"
             )
     can = any(shutil.which(name) for name in ("g++", "clang++", "c++")) and (find_spec("triton") or not on_gpu)
     pays = can and updates >= COMPILING_PAYS
@@ -141,11 +145,18 @@ def pick_unroll(learner: Any, how: str, updates: int, capturable: bool = True) -
 
 def make_optimizer(learner: Any, config: TrainingConfig) -> torch.optim.Optimizer:
     """RMSprop as the paper's supplement 9.0.1 sets it, or Adam."""
+    parameters = list(learner.parameters())
     if config.optimizer == "adam":
-        return torch.optim.Adam(learner.parameters(), lr=config.learning_rate)
-    return torch.optim.RMSprop(
-        learner.parameters(), lr=config.learning_rate, alpha=config.decay, momentum=config.momentum
-    )
+        # In one pass over the weights; with ten million of them, as words need, it is eight times faster on a CPU.
+        fused = all(parameter.device.type == "cpu" for parameter in parameters)
+        return torch.optim.Adam(parameters, lr=config.learning_rate, fused=fused or None)
+    return torch.optim.RMSprop(parameters, lr=config.learning_rate, alpha=config.decay, momentum=config.momentum)
+
+
+def rate_left(config: TrainingConfig, update: int) -> float:
+    """The share of the learning rate that an update, counted from 1, still has; see `rate_falls_from`."""
+    falls_from = config.rate_falls_from * config.updates
+    return 1.0 if update <= falls_from else (config.updates + 1 - update) / (config.updates + 1 - falls_from)
 
 
 def train(
@@ -188,7 +199,7 @@ def train(
     first, seconds, log, trained_by, memory = resume(folder, learner, optimizer, identity)
     # A graph holds one shape of batch and carries nothing from one to the next.
     drawn_alike = hasattr(task.train, "draw") and hasattr(learner, "episode")
-    capturable = config.wipe_memory and distributed.size() == 1 and drawn_alike
+    capturable = config.wipe_memory and distributed.size() == 1 and drawn_alike and config.rate_falls_from == 1
     unroll, unroll_steps = pick_unroll(learner, unroll, config.updates, capturable)
     model = distributed.parallel(learner)
     processes = {"from_update": first + 1, "unroll": unroll, "processes": distributed.size(), **(provenance or {})}
@@ -215,6 +226,9 @@ def train(
     bar = tqdm(total=config.updates, initial=first, disable=hidden, unit="update", dynamic_ncols=True)
     with bar:
         for update in range(first + 1, config.updates + 1):
+            if config.rate_falls_from < 1:
+                for group in optimizer.param_groups:
+                    group["lr"] = config.learning_rate * rate_left(config, update)
             if step:
                 step([update])
             else:

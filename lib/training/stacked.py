@@ -201,6 +201,8 @@ def _train(members: list[_Member], config: TrainingConfig, provenance: dict, unr
         raise ValueError("seeds are trained together in one process; leave torchrun or --together out")
     if not config.wipe_memory:
         raise ValueError("memories that are not wiped are trained one by one; leave --together out")
+    if config.rate_falls_from < 1:
+        raise ValueError("learners whose learning rate falls are trained one by one; leave --together out")
     if not all(hasattr(sampler, "draw") for sampler in samplers):
         raise ValueError("these episodes are drawn for one seed at a time; leave --together out")
     if any(sampler.bank is not samplers[0].bank or sampler.config != samplers[0].config for sampler in samplers):

@@ -1,0 +1,91 @@
+"""A text as streams: cut into as many pieces as a batch has rows, read side by side in blocks of some words.
+
+A block goes on where the last one of its row ended, so that a learner may carry its state over. The n-th block depends
+on n alone; after the last one the text begins anew.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lib.tasks.streams import Streams
+
+
+class TextBlocks:
+    """The blocks of one text. Each word but a piece's first is predicted once; words that fill no block are left out.
+
+    tokens: the text. time: words in a block.
+    """
+
+    def __init__(self, tokens: Int[Tensor, " words"], time: int):
+        if time < 1:
+            raise ValueError(f"a block has at least one word, not {time}")
+        self.tokens, self.time = tokens, time
+
+    def count(self, size: int) -> int:
+        """How many blocks there are if the text is cut into `size` pieces. Raises ValueError if there is none."""
+        blocks = (len(self.tokens) - 1) // size // self.time
+        if blocks < 1:
+            raise ValueError(f"a text of {len(self.tokens)} words has no block of {size} times {self.time} words")
+        return blocks
+
+    def batch(self, n: int, size: int) -> Streams:
+        """The n-th block (from 0, over and over) of each of `size` pieces. Raises ValueError if there is none."""
+        start = n % self.count(size) * self.time
+        piece = (len(self.tokens) - 1) // size
+        at = torch.arange(size, device=self.tokens.device).unsqueeze(1) * piece + start
+        at = at + torch.arange(self.time, device=self.tokens.device)
+        xs = self.tokens[at]
+        return Streams(xs, self.tokens[at + 1], torch.ones_like(xs, dtype=torch.bool))
+
+
+@dataclass
+class LikelihoodTally:
+    """The mean negative log-likelihood of a word."""
+
+    loss: Tensor
+    """(), the sum of the batches' mean losses."""
+    batches: Tensor
+    """(), how many there were."""
+
+    @classmethod
+    def empty(cls, device: torch.device | str = "cpu") -> "LikelihoodTally":
+        """Nothing counted yet."""
+        return cls(torch.zeros((), device=device, dtype=torch.float64), torch.zeros((), device=device))
+
+    def add(self, outputs: Float[Tensor, "batch time"], batch: Streams, loss: Float[Tensor, ""]) -> None:
+        """Count a batch. All batches are of one size."""
+        self.loss += loss.detach()
+        self.batches += 1
+
+    def reset(self) -> None:
+        """Nothing counted any more, in place."""
+        self.loss.zero_()
+        self.batches.zero_()
+
+    def summary(self) -> dict[str, float]:
+        """Mean loss, in nats a word."""
+        return {"loss": self.loss.item() / max(self.batches.item(), 1)}
+
+
+@dataclass(frozen=True)
+class LanguageTask:
+    """Text to train a language model on, and text to validate on. A learner's outputs are log-likelihoods."""
+
+    train: TextBlocks
+    validation: TextBlocks
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batches are made."""
+        return self.train.tokens.device
+
+    def loss(self, outputs: Float[Tensor, "batch time"], batch: Streams) -> Float[Tensor, ""]:
+        """Mean negative log-likelihood, in nats a word."""
+        return -outputs.mean()
+
+    def tally(self) -> LikelihoodTally:
+        """An empty score."""
+        return LikelihoodTally.empty(self.device)
