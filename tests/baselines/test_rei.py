@@ -84,7 +84,7 @@ def test_a_token_that_keeps_coming_true_becomes_likelier():
     learner, _, _ = learner_and_streams(0, vector=LABELS)
     xs, ys = torch.zeros(1, 300, dtype=torch.int64), torch.full((1, 300), 3)
     likelihood = learner(xs, ys).log_likelihood[0].exp()
-    assert likelihood[-1] > 0.9 > likelihood[0]
+    assert likelihood[-1] > 0.75 > 0.25 > likelihood[0]
 
 
 def test_through_the_moves_there_is_another_gradient():
