@@ -1,0 +1,162 @@
+"""The neural cache: a trained language model that looks back at its last hidden states (Grave, Joulin & Usunier 2016).
+
+| here | paper | equation |
+| --- | --- | --- |
+| `hs` | h_t, the language model's hidden state | – |
+| `attention` | exp(θ h_t · h_i) over the last N steps, divided by its sum | 3 (p_cache) |
+| `share` | λ of p(w) = (1 - λ) p_vocab(w) + λ p_cache(w) | 4 (linear interpolation) |
+| `sharpness` | θ | 3 |
+
+Step i of the past stores (h_i, x_{i+1}): what was seen, and the word that followed. p_cache gives each word the
+attention on the steps that it followed. Nothing is trained. A cache that is still empty has no share.
+
+The past is read through a window of N steps that moves on with each word, also across the borders of the blocks in
+which a text is read. A block's steps attend to one stretch of the past: a product of two matrices, of which a band
+counts.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lib.baselines.sequence import OneStepAtATime, check_pairs
+from lib.methods.lmn import Network
+from lib.tasks.streams import Scored, rank_of
+
+CHUNK = 64  # steps that attend to the past in one product
+CHUNK_PROBABILITIES = 2**22  # of all words, held at once: 16 MB
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """The cache's size and its two settings, which are chosen on validation text."""
+
+    size: int = 100
+    """N, steps that it looks back (Shankar & Sarawagi: 100 for WikiText-2, 2000 for text8)."""
+    share: float = 0.1
+    """λ, what the cache weighs in the mixture."""
+    sharpness: float = 0.3
+    """θ, which makes the attention flat (0) or sharp."""
+
+    def __post_init__(self):
+        if self.size < 1:
+            raise ValueError(f"a cache looks back at least one step, not {self.size}")
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"share is the weight of the cache in a mixture, from 0 to 1, not {self.share}")
+
+
+class Past(NamedTuple):
+    """What the cache carries from one step to the next: the network's state, and the last N steps at most."""
+
+    network: Any
+    hidden: Float[Tensor, "batch steps hidden"]
+    words: Int[Tensor, "batch steps"]
+    """The word that followed each step."""
+
+
+class NeuralCache(OneStepAtATime):
+    """A language model, which stays as it is, and a cache of its last N hidden states."""
+
+    def __init__(self, network: Network, config: CacheConfig):
+        super().__init__()
+        self.network, self.config = network.requires_grad_(False).eval(), config
+
+    def train(self, mode: bool = True) -> "NeuralCache":
+        """As any module's, but the network stays in evaluation mode: it is trained already."""
+        super().train(mode)
+        self.network.eval()
+        return self
+
+    def initial_state(self, batch_size: int) -> Past:
+        """Nothing seen yet."""
+        like = next(self.network.parameters())
+        hidden = like.new_zeros(batch_size, 0, self.network.hidden_size)
+        return Past(None, hidden, torch.zeros(batch_size, 0, dtype=torch.int64, device=like.device))
+
+    @torch.no_grad()
+    def episode(
+        self, xs: Int[Tensor, "batch time"], ys: Int[Tensor, "batch time"], past: Past | None = None
+    ) -> tuple[Float[Tensor, "batch time"], Past]:
+        """A block of each stream: log-likelihood of what came true, in nats, and the past to go on with.
+
+        The network must have `log_likelihood`. Raises ValueError for shapes that differ.
+        """
+        check_pairs(xs, ys)
+        past, log_likelihoods = past or self.initial_state(len(xs)), []
+        hs, network_state = self.network.hidden(xs, past.network)
+        for now, y in zip(hs.split(CHUNK, 1), ys.split(CHUNK, 1), strict=True):
+            hidden, words = torch.cat([past.hidden, now], 1), torch.cat([past.words, y], 1)
+            weights = self._attention(now, hidden, past)
+            cache_p = (weights * (words.unsqueeze(1) == y.unsqueeze(2))).sum(2)
+            log_likelihoods.append(self._mixed(self.network.log_likelihood(now, y), cache_p, weights))
+            past = self._kept(network_state, hidden, words)
+        return torch.cat(log_likelihoods, 1), past
+
+    @torch.no_grad()
+    def forward(self, xs: Int[Tensor, "batch time"], ys: Int[Tensor, "batch time"], unroll: Any = None) -> Scored:
+        """Score a batch of streams from a fresh start, ranks included, which takes the probabilities of all words.
+
+        `unroll` is ignored: there is one form. Raises ValueError for shapes that differ.
+        """
+        check_pairs(xs, ys)
+        past, scored = self.initial_state(len(xs)), []
+        hs, network_state = self.network.hidden(xs)
+        steps = max(1, CHUNK_PROBABILITIES // (len(xs) * self.network.labels))
+        for now, y in zip(hs.split(steps, 1), ys.split(steps, 1), strict=True):
+            hidden, words = torch.cat([past.hidden, now], 1), torch.cat([past.words, y], 1)
+            log_p = self._log_probabilities(now, self._attention(now, hidden, past), words)
+            chosen = log_p.gather(2, y.unsqueeze(2))
+            scored.append(Scored(chosen.squeeze(2), rank_of(log_p, chosen)))
+            past = self._kept(network_state, hidden, words)
+        return Scored(*(torch.cat(part, 1) for part in zip(*scored, strict=True)))
+
+    def logits(self, x: Int[Tensor, " batch"], state: Past) -> Float[Tensor, "batch words"]:
+        """log of what is predicted to follow x."""
+        now, _ = self.network.hidden(x.unsqueeze(1), state.network)
+        return self._log_probabilities(now, self._attention(now, state.hidden, state), state.words)[:, 0]
+
+    def advance(self, x: Int[Tensor, " batch"], y: Int[Tensor, " batch"], state: Past) -> Past:
+        """The past, with the step that saw x and was followed by y."""
+        now, network_state = self.network.hidden(x.unsqueeze(1), state.network)
+        hidden, words = torch.cat([state.hidden, now], 1), torch.cat([state.words, y.unsqueeze(1)], 1)
+        return self._kept(network_state, hidden, words)
+
+    def _attention(self, now: Tensor, hidden: Tensor, past: Past) -> Float[Tensor, "batch time steps"]:
+        return attention(now, hidden, past.hidden.shape[1], self.config.size, self.config.sharpness)
+
+    def _log_probabilities(self, now: Tensor, weights: Tensor, words: Tensor) -> Float[Tensor, "batch time words"]:
+        network_log_p = torch.log_softmax(self.network.scores(now), dim=2)
+        followed = words.unsqueeze(1).expand(-1, now.shape[1], -1)
+        cache_p = torch.zeros_like(network_log_p).scatter_add(2, followed, weights)
+        return self._mixed(network_log_p, cache_p, weights)
+
+    def _mixed(self, network_log_p: Tensor, cache_p: Tensor, weights: Tensor) -> Tensor:
+        """log p(w) of the linear interpolation, of one word a step or of all (a third dimension)."""
+        is_filled = (weights > 0).any(2).view(*weights.shape[:2], *[1] * (network_log_p.ndim - 2))
+        share = self.config.share * is_filled.to(network_log_p)
+        return torch.logaddexp(network_log_p + torch.log1p(-share), (share * cache_p).log())
+
+    def _kept(self, network_state: Any, hidden: Tensor, words: Tensor) -> Past:
+        return Past(network_state, hidden[:, -self.config.size :], words[:, -self.config.size :])
+
+
+def attention(
+    now: Float[Tensor, "batch time hidden"],
+    hidden: Float[Tensor, "batch steps hidden"],
+    earlier: int,
+    size: int,
+    sharpness: float,
+) -> Float[Tensor, "batch time steps"]:
+    """What each step of `now` pays attention to: a softmax of θ h_t · h_i over the `size` steps before it (equation 3).
+
+    hidden: h_i of the past, `earlier` of them before the first step of `now`, the others those of `now` itself. A row
+    sums to 1; to 0 where there is no past.
+    """
+    at = torch.arange(earlier, earlier + now.shape[1], device=now.device).unsqueeze(1)
+    seen = torch.arange(hidden.shape[1], device=now.device)
+    visible = (seen < at) & (seen >= at - size)
+    scores = (sharpness * now @ hidden.transpose(1, 2)).masked_fill(~visible, -torch.inf)
+    return torch.where(visible.any(1, keepdim=True), torch.softmax(scores, dim=2), 0.0)
