@@ -166,7 +166,7 @@ class MAML(OneStepAtATime):
     def windows(self, xs: Tensor, ys: Tensor, form: str | None, ranks: bool) -> Iterator[Scored]:
         """Score one window of steps after another; each has a gradient of its own."""
         state = self.initial_plain_state(len(xs)) if form == "plain" else self.initial_state(len(xs))
-        step, end_window = (self.plain_step, detached) if form == "plain" else (self.step, self.end_window)
+        step, end_window = (self.plain_step, detached) if form == "plain" else (self.step, self.end_window_in_place)
         for window in zip(xs.split(self.config.window, 1), ys.split(self.config.window, 1), strict=True):
             scores = []
             for x, y in zip(*(tokens.unbind(1) for tokens in window), strict=True):
@@ -175,7 +175,7 @@ class MAML(OneStepAtATime):
                 rank = rank_of(logits.detach(), chosen.detach()) if ranks else torch.zeros(len(y))
                 scores.append(Scored(chosen.squeeze(1) - logits.logsumexp(1), rank))
             yield Scored(*(torch.stack(each, 1) for each in zip(*scores, strict=True)))
-            state = end_window(state)
+            state = end_window(state)  # whoever asked for the window has taken its gradient by now
 
     # The plain form.
 
@@ -248,12 +248,13 @@ class MAML(OneStepAtATime):
 
     def end_window(self, state: FastState) -> FastState:
         """The same weights and state as constants, the list of the softmax layer's changes added up."""
+        return self.end_window_in_place(state._replace(softmax_changes=state.softmax_changes.clone()))
+
+    def end_window_in_place(self, state: FastState) -> FastState:
+        """`end_window` where the old state is needed no more: a copy of the softmax layers would take the longest."""
         state = detached(state)
-        return state._replace(
-            softmax_changes=torch.baddbmm(state.softmax_changes, state.errors.transpose(1, 2), state.scaled_inputs),
-            errors=state.errors[:, :0],
-            scaled_inputs=state.scaled_inputs[:, :0],
-        )
+        state.softmax_changes.baddbmm_(state.errors.transpose(1, 2), state.scaled_inputs)
+        return state._replace(errors=state.errors[:, :0], scaled_inputs=state.scaled_inputs[:, :0])
 
     def logits(self, x: Int[Tensor, " batch"], state: FastState) -> Float[Tensor, "batch labels"]:
         """What is predicted to follow x, with the weights as they are now."""
@@ -349,5 +350,5 @@ def _with_one(inputs: Tensor) -> Tensor:
 
 
 def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
-    """Each stream's matrix times its vector."""
-    return torch.bmm(matrices, vectors.unsqueeze(2)).squeeze(2)
+    """Each stream's matrix times its vector; as rows, for which the CPU's batched product is ten times faster."""
+    return torch.bmm(vectors.unsqueeze(1), matrices.transpose(1, 2)).squeeze(1)
