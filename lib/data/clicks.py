@@ -43,10 +43,8 @@ def long_enough(sessions: list[np.ndarray], name: str, path: Path) -> list[Unit]
 def read_sessions(name: str, paths: list[Path]) -> tuple[list[Unit], list[Unit]]:
     """`train.txt.gz` and `test.txt.gz`: a session a line, item numbers with spaces between them. Raises DataError."""
 
-    def session(fields: list[str]) -> np.ndarray:
-        return np.array([int(item) for item in fields], np.int64)
-
-    parts = [list(read_rows(path, "item numbers with spaces between them", session)) for path in paths]
+    expected = "item numbers with spaces between them"
+    parts = [list(read_rows(path, expected, lambda row: np.array(row, np.int64))) for path in paths]
     train, test = (long_enough(part, name, path) for part, path in zip(parts, paths, strict=True))
     return train, test
 

@@ -4,6 +4,7 @@
 in its form stands in for it, where there is nothing at all, made-up text; both are announced.
 """
 
+import gzip
 import re
 import warnings
 import zipfile
@@ -142,7 +143,7 @@ def read_text8(paths: list[Path]) -> list[Iterator[str]]:
             with zipfile.ZipFile(path) as archive:
                 text = archive.read("text8")
         else:
-            text = path.read_bytes()
+            text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, KeyError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
         raise damaged(path, "the file text8", str(error)) from error
     if len(text) != TEXT8_BYTES:
