@@ -142,19 +142,24 @@ def run_together(runs: Sequence[Run]) -> list[ledger.Record]:
 def curve_of(log: list[dict[str, Any]]) -> dict[str, Any]:
     """The training log as columns: update, loss, the task's score, and validations at their own updates.
 
-    The score is accuracy by instance, or negative log-likelihood by sample for a regression.
+    The score is accuracy by instance, or negative log-likelihood by sample for a regression; where the loss is the only
+    score, that of validations.
     """
+    validated = [line for line in log if "validation" in line]
+    losses = {"update": [line["update"] for line in log], "loss": [round(line["loss"], 5) for line in log]}
+    validation_updates = [line["update"] for line in validated]
+    if log and not {"negative_log_likelihood", "accuracy"} & log[0].keys():
+        validation_losses = [round(line["validation"]["loss"], 5) for line in validated]
+        return {**losses, "validation_update": validation_updates, "validation_loss": validation_losses}
     score = "negative_log_likelihood" if log and "negative_log_likelihood" in log[0] else "accuracy"
 
     def rounded(summary: dict[str, Any]) -> list[float | None]:
         return [None if value is None else round(value, 4) for value in summary.get(score, [])]
 
-    validated = [line for line in log if "validation" in line]
     return {
-        "update": [line["update"] for line in log],
-        "loss": [round(line["loss"], 5) for line in log],
+        **losses,
         score: [rounded(line) for line in log],
-        "validation_update": [line["update"] for line in validated],
+        "validation_update": validation_updates,
         f"validation_{score}": [rounded(line["validation"]) for line in validated],
     }
 

@@ -34,11 +34,20 @@ class TextBlocks:
     def batch(self, n: int, size: int) -> Streams:
         """The n-th block (from 0, over and over) of each of `size` pieces. Raises ValueError if there is none."""
         start = n % self.count(size) * self.time
-        piece = (len(self.tokens) - 1) // size
-        at = torch.arange(size, device=self.tokens.device).unsqueeze(1) * piece + start
-        at = at + torch.arange(self.time, device=self.tokens.device)
-        xs = self.tokens[at]
-        return Streams(xs, self.tokens[at + 1], torch.ones_like(xs, dtype=torch.bool))
+        xs, ys = (part[:, start : start + self.time] for part in side_by_side(self.tokens, size))
+        return Streams(xs, ys, torch.ones_like(xs, dtype=torch.bool))
+
+
+def side_by_side(tokens: Int[Tensor, " words"], size: int) -> tuple[Int[Tensor, "size time"], Int[Tensor, "size time"]]:
+    """A text as `size` whole streams: words and their successors. Fewer than `size` words at its end are left out.
+
+    Raises ValueError if the text is too short.
+    """
+    time = (len(tokens) - 1) // size
+    if time < 1:
+        raise ValueError(f"a text of {len(tokens)} words cannot be cut into {size} streams")
+    used = time * size
+    return tokens[:used].view(size, time), tokens[1 : used + 1].view(size, time)
 
 
 @dataclass
