@@ -164,14 +164,15 @@ def curve_of(log: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _kept_path(name: str) -> Path:
+def kept_path(name: str) -> Path:
+    """Where the weights that go with a record are."""
     return ledger.ROOT / "data" / "checkpoints" / f"{name}.safetensors"
 
 
 def _keep(
     learner: nn.Module, name: str, identity: dict[str, Any], result: TrainingResult, in_progress: Path
 ) -> dict[str, str]:
-    path = _kept_path(name)
+    path = kept_path(name)
     if result.complete or not result.updates:
         digest = save_checkpoint(path, learner, {"identity": identity, "update": result.updates})
     else:  # with the optimizer's state, so that the run can go on anywhere
@@ -182,7 +183,7 @@ def _keep(
 
 def _fetch_unfinished(name: str, in_progress: Path, identity: dict[str, Any], training: TrainingConfig) -> None:
     """Go on from the kept checkpoint of an unfinished run where this machine has none of its own."""
-    kept = _kept_path(name)
+    kept = kept_path(name)
     if in_progress.exists() or not kept.exists():
         return
     details = read_details(kept)

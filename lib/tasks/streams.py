@@ -6,11 +6,17 @@ A learner of streams scores only what came true, since 40 000 labels at every st
     learner.begin(batch_size); p = learner.predict(x); learner.observe(x, y)      # one step at a time
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from lib.tasks.seeds import generator
 
 
 class Streams(NamedTuple):
@@ -65,3 +71,123 @@ def rank_of(values: Float[Tensor, "*any labels"], chosen: Float[Tensor, "*any 1"
     """The rank of a chosen value among the others, from 1; ties share the mean of their ranks."""
     greater, equal = (values > chosen).sum(-1), (values == chosen).sum(-1)
     return (greater + (equal + 1) / 2).to(torch.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class StreamSampler:
+    """Random windows of random sequences: the n-th batch depends on (seed, stream, n) alone."""
+
+    sequences: Sequence[np.ndarray]
+    """Each of two tokens or more."""
+    steps: int
+    """Longest window; a shorter sequence is taken whole."""
+    seed: int
+    stream: str
+    device: torch.device | str = "cpu"
+
+    def batch(self, index: int, size: int) -> Streams:
+        """`size` sequences, each with the same chance, from a random start where they are longer than a window."""
+        random = generator(self.seed, self.stream, index)
+        windows = []
+        for which in torch.randint(len(self.sequences), (size,), generator=random).tolist():
+            tokens = self.sequences[which]
+            spare = max(len(tokens) - 1 - self.steps, 0)
+            start = int(torch.randint(spare + 1, (), generator=random))
+            windows.append(tokens[start : start + self.steps + 1])
+        return padded(windows, self.device)
+
+
+@dataclass(frozen=True, eq=False)
+class WholeStreams:
+    """All sequences once, from start to end, those of like length together to save padding."""
+
+    sequences: Sequence[np.ndarray]
+    device: torch.device | str = "cpu"
+    steps: int | None = None
+    """Cut longer ones to their first so many steps; None keeps all."""
+
+    def batches(self, size: int) -> int:
+        """How many batches of `size` there are."""
+        return -(-len(self.sequences) // size)
+
+    def batch(self, index: int, size: int) -> Streams:
+        """The sequences in the order of their lengths, from number index x size on."""
+        chosen = self._by_length[index * size : (index + 1) * size]
+        cut = None if self.steps is None else self.steps + 1
+        return padded([self.sequences[i][:cut] for i in chosen], self.device)
+
+    @cached_property
+    def _by_length(self) -> list[int]:
+        return sorted(range(len(self.sequences)), key=lambda i: (len(self.sequences[i]), i))
+
+
+def padded(sequences: Sequence[np.ndarray], device: torch.device | str = "cpu") -> Streams:
+    """Sequences of two tokens or more, side by side: each token but the last is seen, each but the first predicted."""
+    steps = max(len(tokens) for tokens in sequences) - 1
+    xs, ys = (np.zeros((len(sequences), steps), np.int64) for _ in range(2))
+    mask = np.zeros((len(sequences), steps), bool)
+    for row, tokens in enumerate(sequences):
+        xs[row, : len(tokens) - 1], ys[row, : len(tokens) - 1] = tokens[:-1], tokens[1:]
+        mask[row, : len(tokens) - 1] = True
+    return Streams(*(torch.from_numpy(array).to(device) for array in (xs, ys, mask)))
+
+
+@dataclass
+class StreamTally:
+    """Sums over predicted tokens, each counted alike."""
+
+    negative_log_likelihood: Tensor
+    reciprocal_rank: Tensor
+    count: Tensor
+    loss: Tensor
+    batches: Tensor
+
+    @classmethod
+    def empty(cls, device: torch.device | str = "cpu") -> "StreamTally":
+        """Nothing counted yet."""
+        return cls(*(torch.zeros((), dtype=torch.float64, device=device) for _ in range(5)))
+
+    def add(self, scored: Scored, batch: Streams, loss: Tensor) -> None:
+        """Count a batch."""
+        self.negative_log_likelihood -= (scored.log_likelihood * batch.mask).sum()
+        self.reciprocal_rank += (batch.mask / scored.rank).sum()
+        self.count += batch.mask.sum()
+        self.loss += loss.detach()
+        self.batches += 1
+
+    def reset(self) -> None:
+        """Nothing counted any more."""
+        for each in (self.negative_log_likelihood, self.reciprocal_rank, self.count, self.loss, self.batches):
+            each.zero_()
+
+    def summary(self) -> dict[str, Any]:
+        """Log-perplexity (nats a token), mean reciprocal rank, how many tokens, and the mean loss of the batches."""
+        count = max(self.count.item(), 1)
+        return {
+            "loss": self.loss.item() / max(self.batches.item(), 1),
+            "log_perplexity": self.negative_log_likelihood.item() / count,
+            "mrr": self.reciprocal_rank.item() / count,
+            "tokens": int(self.count.item()),
+        }
+
+
+@dataclass(frozen=True)
+class StreamTask:
+    """Streams to train, to validate and to test on, for `lib.training.train`."""
+
+    train: StreamSampler
+    validation: WholeStreams
+    test: WholeStreams
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batches are made."""
+        return torch.device(self.train.device)
+
+    def loss(self, scored: Scored, batch: Streams) -> Float[Tensor, ""]:
+        """Mean negative log-likelihood of the batch's tokens, in nats."""
+        return -(scored.log_likelihood * batch.mask).sum() / batch.mask.sum()
+
+    def tally(self) -> StreamTally:
+        """An empty score."""
+        return StreamTally.empty(self.train.device)
