@@ -28,11 +28,15 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lib.baselines.sequence import OneStepAtATime, check_pairs, score_in_chunks
 from lib.memory import addressing, ntm
 from lib.tasks.streams import Scored
 
+# Steps whose memories autograd holds at once: 0.5 GB for 16 streams. Of longer streams it keeps the first memory of each
+# so many steps, and does them again in the backward pass, for a fifth more time.
+STEPS_KEPT = 200
 USAGE_DECAY = 0.1  # of the usage at each step; the newest similarities have the rest (D-NTM's)
 
 
@@ -93,11 +97,22 @@ class DNTM(OneStepAtATime):
         """
         check_pairs(xs, ys)
         state, outputs = self.initial_state(len(xs)), []
+        for chunk in zip(xs.split(STEPS_KEPT, 1), ys.split(STEPS_KEPT, 1), strict=True):
+            if torch.is_grad_enabled() and xs.shape[1] > STEPS_KEPT:
+                found, state = checkpoint(self._several_steps, *chunk, state, use_reentrant=False)
+            else:
+                found, state = self._several_steps(*chunk, state)
+            outputs.append(found)
+        return score_in_chunks(self.to_logits, torch.cat(outputs, 1), ys, self.config.labels)
+
+    def _several_steps(self, xs: Tensor, ys: Tensor, state: DNTMState) -> tuple[Tensor, DNTMState]:
+        """What the softmax layer sees at each step, and the state after the last."""
+        outputs = []
         for seen, told in zip(self.embedding(xs).unbind(1), self.embedding(ys).unbind(1), strict=True):
             state, weights = self.look(seen, state)
             outputs.append(torch.cat([state.hidden, state.read], 1))
             state = self.write(told, state, weights)
-        return score_in_chunks(self.to_logits, torch.stack(outputs, 1), ys, self.config.labels)
+        return torch.stack(outputs, 1), state
 
     def initial_state(self, batch_size: int) -> DNTMState:
         """An empty memory, of which nothing was read yet."""

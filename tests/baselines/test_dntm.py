@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lib.baselines import dntm
 from lib.baselines.dntm import DNTM, DNTMConfig
 from lib.memory.addressing import EPSILON
 from tests.cases import random_cases, seeds
@@ -110,6 +111,20 @@ def test_a_later_loss_has_a_gradient_to_an_earlier_write_and_to_the_addresses(se
     learner(xs, ys).log_likelihood[:, -1].sum().backward()
     for each in (learner.addresses, learner.to_content.weight, learner.to_erase.weight):
         assert each.grad.abs().max() > 0
+
+
+@random_cases(10)
+@given(seeds)
+def test_memories_found_again_have_the_same_gradient(seed):
+    gradients = []
+    for steps in (2, 100):
+        learner, xs, ys = learner_and_streams(seed, usage=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(dntm, "STEPS_KEPT", steps)
+            learner(xs, ys).log_likelihood.sum().backward()
+        gradients.append([each.grad for each in learner.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 @random_cases(10)
