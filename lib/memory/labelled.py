@@ -12,7 +12,7 @@ A label that was written has a row with room for `cells` cells; other labels cos
 side by side, so that equation 2 is a softmax along the row and no mask of labels by cells is ever built.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -132,9 +132,9 @@ class LabelledMemory:
         width: int,
         cells: int = 1,
         *,
-        new_cells: Literal["on demand", "zeros"] = "on demand",
+        new_cells: str = "on demand",
         budget: int | None = None,
-        evict: Literal["least", "oldest"] = "least",
+        evict: str = "least",
         like: Tensor,
     ):
         if cells < 1:
