@@ -130,7 +130,7 @@ def in_profile(paper: SequencesConfig, profile: str) -> SequencesConfig:
     if profile == "paper":
         return paper
     if profile == "short":
-        training = replace(paper.training, updates=160)
+        training = replace(paper.training, updates=120)
         return replace(paper, training=training, trial_updates=40, network=network)
     training = replace(paper.training, updates=4, batch_size=4, log_every=2, validate_every=2, checkpoint_every=2)
     return replace(paper, training=training, trial_updates=2, steps=20, test_steps=20, network=network)
@@ -141,6 +141,15 @@ def with_labels(config: SequencesConfig, labels: int) -> SequencesConfig:
     network = config.network and with_labels(config.network, labels)
     learner = config.learner if isinstance(config.learner, LMNConfig) else replace(config.learner, labels=labels)
     return replace(config, learner=learner, network=network)
+
+
+def described(config: SequencesConfig) -> dict[str, Any]:
+    """The config as a record keeps it: without the number of labels, which is the data's."""
+    content = to_dict(config)
+    content["learner"].pop("labels", None)
+    if config.network:
+        content["network"] = described(config.network)
+    return content
 
 
 def chosen(config: SequencesConfig, setting: dict[str, Any]) -> SequencesConfig:
@@ -275,7 +284,7 @@ def run(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Re
         variant=variant,
         profile=profile,
         seed=seed,
-        config=to_dict(config),
+        config=described(config),
         machine=ledger.describe_machine(device),
         commit=ledger.code_commit(),
         data=data,
@@ -292,7 +301,7 @@ def run(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Re
     metrics = evaluate(learner, task, task.test, task.test.batches(TEST_BATCH), TEST_BATCH, options.progress)
     metrics |= {"validation_log_perplexity": validation, "setting": setting, "tuning": tried}
     kept = record(
-        metrics=metrics | {"source": sequences.source},
+        metrics=metrics | {"labels": sequences.labels, "source": sequences.source},
         updates=result.updates,
         complete=True,
         seconds=result.seconds,
@@ -315,8 +324,7 @@ def keep(learner: nn.Module, name: str, config: SequencesConfig) -> dict[str, st
 def restored(record: ledger.Record, device: str | torch.device = "cpu") -> nn.Module:
     """The learner of a record that keeps its weights. Raises CheckpointError if the file is not the recorded one."""
     config = in_profile(TABLE2[record.variant], record.profile)
-    labels = (record.config["network"] or record.config)["learner"]["labels"]
-    own = chosen(with_labels(config, labels), record.metrics["setting"])
+    own = chosen(with_labels(config, record.metrics["labels"]), record.metrics["setting"])
     if isinstance(own.learner, LMNConfig):
         learner = LMN(TokenNetwork(own.network.learner), own.learner)
     else:
@@ -330,7 +338,7 @@ def verify(record: ledger.Record, device: str) -> tuple[bool | None, str]:
     sequences = load_sequences(config.data)
     if sequences.digest != record.data["sha256"]:
         return None, f"not tested: it needs {record.data['name']}, and only {sequences.name} is here"
-    if record.config != json.loads(json.dumps(to_dict(with_labels(config, sequences.labels)))):
+    if record.config != json.loads(json.dumps(described(config))):
         return False, "its config is not the one that the code now has"
     try:
         learner = restored(record, pick_device(device))
@@ -349,7 +357,7 @@ EXPERIMENTS = (
         title="Online sequence prediction: log-perplexity and mean reciprocal rank",
         variants=tuple(TABLE2),
         run=run,
-        config=lambda variant, profile: to_dict(in_profile(TABLE2[variant], profile)),
+        config=lambda variant, profile: described(in_profile(TABLE2[variant], profile)),
         table=tables.table2,
         costs={"smoke": "10 s", "short": "2 to 30 minutes, by data", "paper": "15 minutes to some hours"},
         wanted=tuple((f"{data}-{method}", 0) for data in NAMES for method in METHODS),
