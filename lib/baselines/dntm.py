@@ -34,8 +34,8 @@ from lib.baselines.sequence import OneStepAtATime, check_pairs, score_in_chunks
 from lib.memory import addressing, ntm
 from lib.tasks.streams import Scored
 
-# Steps whose memories autograd holds at once: 0.5 GB for 16 streams. Of longer streams it keeps the first memory of each
-# so many steps, and does them again in the backward pass, for a fifth more time.
+# Steps whose memories autograd holds at once: 0.5 GB for 16 streams. Of longer streams it keeps the memory once in
+# so many steps, and does those steps again in the backward pass, for a fifth more time.
 STEPS_KEPT = 200
 USAGE_DECAY = 0.1  # of the usage at each step; the newest similarities have the rest (D-NTM's)
 
