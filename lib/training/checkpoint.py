@@ -88,7 +88,8 @@ def load_extra(path: Path) -> dict[str, torch.Tensor]:
     """The `extra` tensors of a checkpoint. Raises CheckpointError if the file is missing or damaged."""
     with _open(path) as file:
         names = [name for name in list(file.keys()) if name.startswith("extra.")]
-        return {name.removeprefix("extra."): file.get_tensor(name) for name in names}
+        # Copied: as they lie in the file they may not be aligned, and products of matrices then round otherwise.
+        return {name.removeprefix("extra."): file.get_tensor(name).clone() for name in names}
 
 
 def file_digest(path: Path) -> str:
