@@ -225,6 +225,14 @@ def test_a_cell_is_a_square_of_a_hundred_metres(seed: int):
     assert 4 <= len(set(found.tolist())) <= 25  # of 334 m by 341 m
 
 
+def test_cells_are_as_wide_as_they_are_high():
+    """Ten kilometres northward or eastward are a hundred cells, in the middle of the square."""
+    steps = np.linspace(0, 10_000, 5_000)
+    north, east = steps / 111_195, steps / (111_195 * np.cos(np.deg2rad(39.95)))
+    for latitude, longitude in ((39.95 + north, np.full(5_000, 116.4)), (np.full(5_000, 39.95), 116.4 + east)):
+        assert abs(len(set(checkins.cells(latitude, longitude).tolist())) - 100.5) < 1
+
+
 def test_points_outside_the_square_have_no_cell():
     latitude = np.array([39.59, 40.31, 39.9, 39.9, 31.2, 39.9])
     longitude = np.array([116.4, 116.4, 115.9, 116.81, 121.5, 116.4])
