@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lib.baselines.sequence import OneStepAtATime, check_pairs, score_in_chunks
+from lib.baselines.sequence import OneStepAtATime, check_pairs, dropped, score_in_chunks
 from lib.tasks.seeds import generator
 from lib.tasks.streams import Scored
 
@@ -149,13 +149,3 @@ class LanguageModel(OneStepAtATime):
     def _hidden(self, embedded: Tensor, state: LSTMState | None) -> tuple[Tensor, LSTMState]:
         hs, state = self.lstm(embedded, None if state is None else tuple(state))
         return hs, LSTMState(*state)
-
-
-def dropped(
-    values: Float[Tensor, "batch time width"], share: float, draws: torch.Generator
-) -> Float[Tensor, "batch time width"]:
-    """`values` with a share of them set to zero, the others scaled up to keep the mean."""
-    if not share:
-        return values
-    kept = torch.rand(values.shape, generator=draws, device=values.device, dtype=values.dtype) >= share
-    return values * kept / (1 - share)

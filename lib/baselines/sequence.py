@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lib.tasks.seeds import generator
 from lib.tasks.streams import Scored, rank_of
 
 # Logits of one chunk of time: 16 MB in float32. 32 streams of 140 steps and 40 000 labels have 45 times as many.
@@ -90,23 +91,27 @@ class OneStepAtATime(nn.Module):
 
 
 class TokenNetwork(OneStepAtATime):
-    """Embedding, GRU or LSTM, softmax layer (equation 1); nothing in it adapts but the recurrent state."""
+    """Embedding, GRU or LSTM, softmax layer (equation 1); nothing in it adapts but the recurrent state.
 
-    def __init__(self, config: TokenNetworkConfig):
+    seed: of what dropout sets to zero. The n-th batch that is trained on always loses the same, so that training that
+    was interrupted goes on as if it had not been.
+    """
+
+    def __init__(self, config: TokenNetworkConfig, seed: int = 0):
         super().__init__()
-        self.config = config
+        self.config, self.seed = config, seed
         self.labels, self.hidden_size = config.labels, config.hidden
         self.embedding = nn.Embedding(config.labels, config.embedding)
         recurrent = nn.GRU if config.cell == "gru" else nn.LSTM
         self.recurrent = recurrent(config.embedding, config.hidden, batch_first=True)
         self.to_logits = nn.Linear(config.hidden, config.labels)
-        self.dropout = nn.Dropout(config.dropout)
+        self.register_buffer("batches_trained", torch.zeros((), dtype=torch.int64))
 
     def hidden(
         self, xs: Int[Tensor, "batch time"], state: Any = None
     ) -> tuple[Float[Tensor, "batch time hidden"], Any]:
-        """h_t of each step and the state after the last; a state of None is a fresh start."""
-        return self.recurrent(self.dropout(self.embedding(xs)), state)
+        """h_t of each step and the state after the last; a state of None is a fresh start. Nothing is dropped."""
+        return self.recurrent(self.embedding(xs), state)
 
     def scores(self, hs: Float[Tensor, "*any hidden"]) -> Float[Tensor, "*any labels"]:
         """The logits β h + b of every label (equation 1, before its softmax)."""
@@ -118,8 +123,12 @@ class TokenNetwork(OneStepAtATime):
         Raises ValueError for shapes that differ.
         """
         check_pairs(xs, ys)
-        hs, _ = self.hidden(xs)
-        return score_in_chunks(self.scores, self.dropout(hs), ys, self.labels)
+        if not self.training:
+            return score_in_chunks(self.scores, self.hidden(xs)[0], ys, self.labels)
+        self.batches_trained += 1
+        draws = generator(self.seed, "dropout", int(self.batches_trained), xs.device)
+        hs, _ = self.recurrent(dropped(self.embedding(xs), self.config.dropout, draws))
+        return score_in_chunks(self.scores, dropped(hs, self.config.dropout, draws), ys, self.labels)
 
     def initial_state(self, batch_size: int) -> Any:
         """Zeros, in the form that PyTorch's recurrent layers take."""
@@ -133,6 +142,16 @@ class TokenNetwork(OneStepAtATime):
     def advance(self, x: Int[Tensor, " batch"], y: Int[Tensor, " batch"], state: Any) -> Any:
         """The recurrent state after x; the network learns nothing from y."""
         return self.hidden(x.unsqueeze(1), state)[1]
+
+
+def dropped(
+    values: Float[Tensor, "batch time width"], share: float, draws: torch.Generator
+) -> Float[Tensor, "batch time width"]:
+    """`values` with a share of them set to zero, the others scaled up to keep the mean."""
+    if not share:
+        return values
+    kept = torch.rand(values.shape, generator=draws, device=values.device, dtype=values.dtype) >= share
+    return values * kept / (1 - share)
 
 
 def check_pairs(xs: Tensor, ys: Tensor) -> None:

@@ -34,7 +34,7 @@ def table2() -> report.Table:
     rows = []
     for data in NAMES:
         if data in paper["rows"]:
-            reported = dict(zip(paper["columns"], paper["rows"][data] or [], strict=True))
+            reported = dict(zip(paper["columns"], paper["rows"][data], strict=True))
             cells = tuple(_paper_cell(reported.get(method)) for method in METHOD_LABELS)
             rows.append(report.Row(LABELS[data], "paper", cells))
         rows += _our_rows(data)

@@ -116,12 +116,7 @@ def method_configs(data: str) -> dict[str, SequencesConfig]:
 
 METHODS = tuple(method_configs(NAMES[0]))
 TABLE2 = {f"{data}-{method}": config for data in NAMES for method, config in method_configs(data).items()}
-BUILDERS: dict[type, Callable[[Any], nn.Module]] = {
-    TokenNetworkConfig: TokenNetwork,
-    ReiConfig: Rei,
-    MAMLConfig: MAML,
-    DNTMConfig: DNTM,
-}
+BUILDERS: dict[type, Callable[[Any], nn.Module]] = {ReiConfig: Rei, MAMLConfig: MAML, DNTMConfig: DNTM}
 
 
 def in_profile(paper: SequencesConfig, profile: str) -> SequencesConfig:
@@ -197,16 +192,23 @@ class Workplace:
 def build(config: SequencesConfig, seed: int, workplace: Workplace) -> nn.Module:
     """A fresh learner; LMN's network is trained first, where it is not yet."""
     if not isinstance(config.learner, LMNConfig):
-        return BUILDERS[type(config.learner)](config.learner)
+        return plain_learner(config.learner, seed)
     network = trained_network(config.network, seed, workplace)
     return LMN(network, config.learner)
+
+
+def plain_learner(config: Any, seed: int) -> nn.Module:
+    """A learner that stands on no other; the seed is that of dropout."""
+    if isinstance(config, TokenNetworkConfig):
+        return TokenNetwork(config, seed)
+    return BUILDERS[type(config)](config)
 
 
 def trained_network(config: SequencesConfig, seed: int, workplace: Workplace) -> TokenNetwork:
     """The network that LMN adapts, of this seed: trained once, for LMN and for its own row."""
     setting, _ = tuned("network", config, workplace)
     own = chosen(config, setting)
-    network = runs.fresh(lambda: TokenNetwork(own.learner), seed).to(workplace.device)
+    network = runs.fresh(lambda: TokenNetwork(own.learner, seed), seed).to(workplace.device)
     fit(network, own, seed, workplace, f"network-{seed}")
     return network
 
@@ -328,7 +330,7 @@ def restored(record: ledger.Record, device: str | torch.device = "cpu") -> nn.Mo
     if isinstance(own.learner, LMNConfig):
         learner = LMN(TokenNetwork(own.network.learner), own.learner)
     else:
-        learner = BUILDERS[type(own.learner)](own.learner)
+        learner = plain_learner(own.learner, record.seed)
     return runs.load_weights(record, learner).to(device)
 
 

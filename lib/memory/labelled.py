@@ -176,7 +176,7 @@ class LabelledMemory:
 
     @property
     def row_labels(self) -> Int[Tensor, "batch rows"]:
-        """The label of each row in use, -1 where a stream does not use the row; a copy, which no later write changes."""
+        """The label of each row in use, -1 where a stream does not use it; a copy, which no later write changes."""
         return self.label[:, : self.rows].clone()
 
     @torch.no_grad()

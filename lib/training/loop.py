@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from lib.atomic import write_atomically
@@ -206,7 +206,7 @@ def train(
     trained_by = [*trained_by, processes]
     started, tally = time.monotonic() - seconds, task.tally()
 
-    def outputs(batch: Any) -> Tensor:
+    def outputs(batch: Any) -> Any:
         nonlocal memory
         if config.wipe_memory:
             return model(batch.xs, batch.ys, unroll_steps)

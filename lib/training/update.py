@@ -17,10 +17,10 @@ class Update:
     that a CUDA graph finds it again.
     """
 
-    outputs: Callable[[Any], Tensor]
+    outputs: Callable[[Any], Any]
     """From a batch to what is predicted for it."""
     optimizer: torch.optim.Optimizer
-    loss: Callable[[Tensor, Any], Tensor]
+    loss: Callable[[Any, Any], Tensor]
     """(outputs, batch) to the loss: one number, or one for each stacked learner."""
     clip: Callable[[], Tensor]
     """Scales the gradients down to the largest norm; gives the norm that they had, or one for each learner."""
