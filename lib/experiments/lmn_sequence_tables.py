@@ -8,7 +8,7 @@ from lib.experiments.curves import PROFILES_SHOWN
 from lib.experiments.lmn_table1 import LABELS
 from lib.ledger import Record
 
-NAME = "lmn.table2"
+NAME, READINGS = "lmn.table2", "lmn.readings"
 METHOD_LABELS = {
     "network": "GRU alone",
     "lstm": "LSTM",
@@ -18,6 +18,18 @@ METHOD_LABELS = {
     "dntm": "D-NTM",
     "lmn-fixed": "LMN-fixed",
     "lmn": "LMN",
+}
+
+
+READING_LABELS = {
+    "one-cell": "LMN-fixed, one cell a label",
+    "three-cells": "three cells a label, shared by the bare cosine (figure 2)",
+    "three-cells-kernel": "three cells, shared by the kernel (equation 2)",
+    "three-cells-zeros": "three cells, all there as zeros from the beginning",
+    "always-write": "one cell, written at every step",
+    "no-strength": "one cell, δ = 0: its weight α counts for nothing",
+    "combiner": "LMN, one state for all labels that are not in memory",
+    "combiner-all-states": "LMN, a state for every label",
 }
 
 
@@ -65,6 +77,25 @@ def _our_rows(data: str) -> list[report.Row]:
         if notes:
             rows.append(report.Row(LABELS[data], f"ours, {profile} profile", tuple(cells), "; ".join(notes)))
     return rows or [report.Row(LABELS[data], "ours", (), report.NOT_RUN)]
+
+
+def readings() -> report.Table:
+    """What the choices do to the result that the paper leaves open, on one data set."""
+    rows = []
+    for variant, label in READING_LABELS.items():
+        for profile in PROFILES_SHOWN:
+            records = ledger.load_records(READINGS, variant, profile)
+            if records:
+                scores = [[record.metrics[key] for record in records] for key in ("log_perplexity", "mrr")]
+                setting = ", ".join(f"{name} {value:g}" for name, value in records[0].metrics["setting"].items())
+                note = f"n = {len(records)}; chosen on validation: {setting}"
+                if records[0].data["is_standin"]:
+                    note += f"; STAND-IN DATA: {records[0].data['name']}"
+                rows.append(report.Row(label, f"ours, {profile} profile", (cell(*scores),), note))
+        if not rows or rows[-1].label != label:
+            rows.append(report.Row(label, "ours", (), report.NOT_RUN))
+    caption = "Readings of LMN on Foursquare, New York: log-perplexity in nats, mean reciprocal rank in parentheses"
+    return report.Table(caption, ("test",), tuple(rows), ("reading", "source"))
 
 
 def lower(first: str, second: str, data: str) -> tuple[str, str]:

@@ -38,12 +38,12 @@ from lib.experiments import lmn_sequence_tables as tables
 from lib.experiments import runs
 from lib.experiments.base import Experiment, RunOptions
 from lib.methods.lmn import LMN, LMNConfig
+from lib.report import Table
 from lib.tasks.streams import StreamSampler, StreamTask, WholeStreams
 from lib.training import TrainingConfig, evaluate, pick_device, train
 from lib.training.checkpoint import CheckpointError, load_checkpoint, read_details, save_checkpoint
 from lib.training.loop import TrainingResult
 
-NAME = tables.NAME
 PAPER = "Shankar & Sarawagi 2018"
 MOST_KEPT = 1_000_000  # weights that a record keeps: 4 MB
 TOLERANCE = 0.002  # nats; of a committed checkpoint, for rounding on another machine
@@ -114,8 +114,29 @@ def method_configs(data: str) -> dict[str, SequencesConfig]:
     }
 
 
+def reading_configs(data: str = "fsq-nyc") -> dict[str, SequencesConfig]:
+    """Other readings of the paper than the ones taken, each with as many settings to try, on one data set."""
+    fixed, combined = (method_configs(data)[method] for method in ("lmn-fixed", "lmn"))
+
+    def fixed_with(**changes: Any) -> SequencesConfig:
+        return replace(fixed, learner=replace(fixed.learner, **changes))
+
+    return {
+        "one-cell": fixed,
+        "three-cells": fixed_with(cells=3),
+        "three-cells-kernel": fixed_with(cells=3, update_weights="kernel"),
+        "three-cells-zeros": fixed_with(cells=3, new_cells="zeros"),
+        "always-write": replace(fixed, settings=product(margin=(1e6,), theta=(0.4, 0.5, 0.6, 0.7, 0.8, 0.9))),
+        "no-strength": fixed_with(strength=0.0),
+        "combiner": combined,
+        "combiner-all-states": replace(combined, learner=replace(combined.learner, states="all")),
+    }
+
+
 METHODS = tuple(method_configs(NAMES[0]))
 TABLE2 = {f"{data}-{method}": config for data in NAMES for method, config in method_configs(data).items()}
+READINGS = reading_configs()
+CONFIGS = {tables.NAME: TABLE2, tables.READINGS: READINGS}
 BUILDERS: dict[type, Callable[[Any], nn.Module]] = {ReiConfig: Rei, MAMLConfig: MAML, DNTMConfig: DNTM}
 
 
@@ -267,22 +288,22 @@ def tuned(method: str, config: SequencesConfig, workplace: Workplace) -> tuple[d
     return best["setting"], tried
 
 
-def run(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Record | None:
+def run(experiment: str, variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Record | None:
     """Tune, train, test and record one row."""
-    paper = TABLE2[variant]
+    paper = CONFIGS[experiment][variant]
     sequences = load_sequences(paper.data)
     method = variant.removeprefix(f"{paper.data}-")
     config = with_labels(in_profile(paper, profile), sequences.labels)
     data = {"name": sequences.name, "sha256": sequences.digest, "is_standin": sequences.is_standin}
-    name = ledger.record_name(NAME, variant, profile, seed)
+    name = ledger.record_name(experiment, variant, profile, seed)
     ledger.refuse_stand_in(name, data)
     device = pick_device(options.device)
-    place = options.runs / NAME / f"{sequences.name.replace(' ', '-')}-{profile}"
+    place = options.runs / tables.NAME / f"{sequences.name.replace(' ', '-')}-{profile}"
     until = math.inf if options.minutes is None else time.monotonic() + 60 * options.minutes
     workplace = Workplace(data, sequences, options, device, place, until)
     record = partial(
         ledger.Record,
-        experiment=NAME,
+        experiment=experiment,
         variant=variant,
         profile=profile,
         seed=seed,
@@ -325,7 +346,7 @@ def keep(learner: nn.Module, name: str, config: SequencesConfig) -> dict[str, st
 
 def restored(record: ledger.Record, device: str | torch.device = "cpu") -> nn.Module:
     """The learner of a record that keeps its weights. Raises CheckpointError if the file is not the recorded one."""
-    config = in_profile(TABLE2[record.variant], record.profile)
+    config = in_profile(CONFIGS[record.experiment][record.variant], record.profile)
     own = chosen(with_labels(config, record.metrics["labels"]), record.metrics["setting"])
     if isinstance(own.learner, LMNConfig):
         learner = LMN(TokenNetwork(own.network.learner), own.learner)
@@ -336,7 +357,7 @@ def restored(record: ledger.Record, device: str | torch.device = "cpu") -> nn.Mo
 
 def verify(record: ledger.Record, device: str) -> tuple[bool | None, str]:
     """Test a committed checkpoint on the recorded sequences again; log-perplexity may differ by rounding."""
-    config = in_profile(TABLE2[record.variant], record.profile)
+    config = in_profile(CONFIGS[record.experiment][record.variant], record.profile)
     sequences = load_sequences(config.data)
     if sequences.digest != record.data["sha256"]:
         return None, f"not tested: it needs {record.data['name']}, and only {sequences.name} is here"
@@ -352,17 +373,34 @@ def verify(record: ledger.Record, device: str) -> tuple[bool | None, str]:
     return difference <= TOLERANCE, f"log-perplexity differs by {difference:.5f} nats"
 
 
-EXPERIMENTS = (
-    Experiment(
-        name=NAME,
+def experiment_of(name: str, title: str, table: Callable[[], Table], wanted: tuple[tuple[str, int], ...]) -> Experiment:
+    """An experiment whose variants are configs, given at the paper profile."""
+    configs = CONFIGS[name]
+    return Experiment(
+        name=name,
         paper=PAPER,
-        title="Online sequence prediction: log-perplexity and mean reciprocal rank",
-        variants=tuple(TABLE2),
-        run=run,
-        config=lambda variant, profile: described(in_profile(TABLE2[variant], profile)),
-        table=tables.table2,
+        title=title,
+        variants=tuple(configs),
+        run=partial(run, name),
+        config=lambda variant, profile: described(in_profile(configs[variant], profile)),
+        table=table,
         costs={"smoke": "10 s", "short": "2 to 30 minutes, by data", "paper": "15 minutes to some hours"},
-        wanted=tuple((f"{data}-{method}", 0) for data in NAMES for method in METHODS),
+        wanted=wanted,
         verify=verify,
+    )
+
+
+EXPERIMENTS = (
+    experiment_of(
+        tables.NAME,
+        "Online sequence prediction: log-perplexity and mean reciprocal rank",
+        tables.table2,
+        tuple((f"{data}-{method}", 0) for data in NAMES for method in METHODS),
+    ),
+    experiment_of(
+        tables.READINGS,
+        "What the paper leaves open about LMN, one choice at a time",
+        tables.readings,
+        tuple((variant, 0) for variant in READINGS),
     ),
 )

@@ -37,7 +37,7 @@ def book(tmp_path, monkeypatch):
 
 def run(book, method: str, seed: int = 0, **options) -> ledger.Record:
     settings = {"device": "cpu", "progress": False, "runs": book / "runs"} | options
-    return table2.run(f"fsq-nyc-{method}", "smoke", seed, RunOptions(**settings))
+    return table2.run("lmn.table2", f"fsq-nyc-{method}", "smoke", seed, RunOptions(**settings))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -53,6 +53,14 @@ def test_a_run_of_each_row(book, method):
     assert record.config == json.loads(json.dumps(table2.EXPERIMENTS[0].config(record.variant, "smoke")))
     ok, message = table2.verify(record, "cpu")
     assert ok, message
+
+
+@pytest.mark.parametrize("reading", table2.READINGS)
+def test_a_run_of_each_reading(book, reading):
+    options = RunOptions(device="cpu", progress=False, runs=book / "runs")
+    record = table2.run("lmn.readings", reading, "smoke", 0, options)
+    assert record.complete and record.config == json.loads(json.dumps(table2.EXPERIMENTS[1].config(reading, "smoke")))
+    assert {row.label: row.source for row in tables.readings().rows}[tables.READING_LABELS[reading]]
 
 
 def test_memory_is_of_use_to_who_goes_round_between_few_places(book):
