@@ -172,7 +172,7 @@ class MAML(OneStepAtATime):
             for x, y in zip(*(tokens.unbind(1) for tokens in window), strict=True):
                 logits, state = step(x, y, state)
                 chosen = logits.gather(1, y.unsqueeze(1))
-                rank = rank_of(logits.detach(), chosen.detach()) if ranks else torch.zeros(len(y))
+                rank = rank_of(logits.detach(), chosen.detach()) if ranks else chosen.new_zeros(len(y))
                 scores.append(Scored(chosen.squeeze(1) - logits.logsumexp(1), rank))
             yield Scored(*(torch.stack(each, 1) for each in zip(*scores, strict=True)))
             state = end_window(state)  # whoever asked for the window has taken its gradient by now
