@@ -228,7 +228,8 @@ class LMN(nn.Module):
         if config.theta is None:
             theta, mu = self.combiner(hidden, self.state.errors, self.state.given, self.state.mu)
         else:
-            theta, mu = hidden.new_full(self.state.mu.shape[:2], config.theta), self.state.mu
+            states = self.network.labels if config.states == "all" else memory.rows + 1
+            theta, mu = hidden.new_full((len(hidden), states), config.theta), self.state.mu
         with torch.no_grad():
             p = self._mixed(network_p, memory.row_labels, memory_p, theta)
         return Step(hidden, network_state, network_p, memory_p, theta, mu, p)
@@ -267,6 +268,8 @@ class LMN(nn.Module):
 
     def _states_after(self, step: Step, labels: Tensor) -> tuple[Tensor, Tensor]:
         """μ and what the combiner is given next: as before, and for labels that came into memory, as for all others."""
+        if self.config.theta is not None:  # no combiner, nothing to be given
+            return self.state.mu, self.state.given
         if self.config.states == "all":
             memory_p = over_all(labels, step.memory_p, self.network.labels)
             return step.mu, torch.stack([step.network_p, memory_p], dim=2)
