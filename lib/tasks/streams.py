@@ -132,26 +132,37 @@ def padded(sequences: Sequence[np.ndarray], device: torch.device | str = "cpu") 
     return Streams(*(torch.from_numpy(array).to(device) for array in (xs, ys, mask)))
 
 
+STEP_RANGES = 12  # the k-th holds the steps 2^k to 2^(k + 1) - 1 of a stream, counted from 1; the last also all later
+
+
 @dataclass
 class StreamTally:
     """Sums over predicted tokens, each counted alike."""
 
     negative_log_likelihood: Tensor
+    """(ranges,), by how far in its stream a token came."""
     reciprocal_rank: Tensor
+    """(ranges,)"""
     count: Tensor
+    """(ranges,)"""
     loss: Tensor
+    """(), the sum of the batches' mean losses."""
     batches: Tensor
+    """()"""
 
     @classmethod
     def empty(cls, device: torch.device | str = "cpu") -> "StreamTally":
         """Nothing counted yet."""
-        return cls(*(torch.zeros((), dtype=torch.float64, device=device) for _ in range(5)))
+        zeros = torch.zeros(STEP_RANGES, dtype=torch.float64, device=device)
+        return cls(zeros, zeros.clone(), zeros.clone(), zeros[0].clone(), zeros[0].clone())
 
     def add(self, scored: Scored, batch: Streams, loss: Tensor) -> None:
         """Count a batch."""
-        self.negative_log_likelihood -= (scored.log_likelihood * batch.mask).sum()
-        self.reciprocal_rank += (batch.mask / scored.rank).sum()
-        self.count += batch.mask.sum()
+        steps = torch.arange(1, batch.mask.shape[1] + 1, device=batch.mask.device)
+        which = steps.log2().floor().long().clamp(max=STEP_RANGES - 1)  # exact for powers of two
+        self.negative_log_likelihood.index_add_(0, which, -(scored.log_likelihood * batch.mask).sum(0).double())
+        self.reciprocal_rank.index_add_(0, which, (batch.mask / scored.rank).sum(0).double())
+        self.count.index_add_(0, which, batch.mask.sum(0).double())
         self.loss += loss.detach()
         self.batches += 1
 
@@ -161,13 +172,21 @@ class StreamTally:
             each.zero_()
 
     def summary(self) -> dict[str, Any]:
-        """Log-perplexity (nats a token), mean reciprocal rank, how many tokens, and the mean loss of the batches."""
-        count = max(self.count.item(), 1)
+        """Log-perplexity (nats a token), mean reciprocal rank, how many tokens, and the mean loss of the batches.
+
+        `by_step` holds the first three by range of steps, up to the last range that has tokens.
+        """
+        columns = zip(
+            *(each.tolist() for each in (self.negative_log_likelihood, self.reciprocal_rank, self.count)), strict=True
+        )
+        by_step = [(nll / n, rank / n, int(n)) for nll, rank, n in columns if n]
+        count = max(self.count.sum().item(), 1)
         return {
             "loss": self.loss.item() / max(self.batches.item(), 1),
-            "log_perplexity": self.negative_log_likelihood.item() / count,
-            "mrr": self.reciprocal_rank.item() / count,
-            "tokens": int(self.count.item()),
+            "log_perplexity": self.negative_log_likelihood.sum().item() / count,
+            "mrr": self.reciprocal_rank.sum().item() / count,
+            "tokens": int(self.count.sum().item()),
+            "by_step": by_step,
         }
 
 

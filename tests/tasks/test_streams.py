@@ -91,8 +91,22 @@ def test_tally_and_loss_count_each_token_alike_and_no_padding(seed):
     assert found["log_perplexity"] == pytest.approx(-np.mean(log_likelihoods))
     assert found["mrr"] == pytest.approx(np.mean(1 / np.array(ranks)))
     assert found["tokens"] == len(ranks)
+    assert sum(n for *_, n in found["by_step"]) == len(ranks)
     tally.reset()
     assert tally.summary()["tokens"] == 0 and StreamTally.empty().summary()["mrr"] == 0
+
+
+def test_scores_by_how_far_in_its_stream_a_token_came():
+    steps = 5000
+    batch = padded([np.zeros(steps + 1, np.int64)])
+    scored = Scored(-torch.arange(1.0, steps + 1).unsqueeze(0), torch.ones(1, steps))
+    tally = StreamTally.empty()
+    tally.add(scored, batch, torch.zeros(()))
+    by_step = tally.summary()["by_step"]
+    for k, (nll, rank, count) in enumerate(by_step):
+        last = min(2 ** (k + 1), steps + 1) if k < 11 else steps + 1
+        assert count == last - 2**k and rank == 1
+        assert nll == pytest.approx(np.mean(np.arange(2**k, last)), rel=1e-6)
 
 
 def test_padding_is_told_from_token_zero():
