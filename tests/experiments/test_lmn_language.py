@@ -68,8 +68,20 @@ def test_each_row_is_recorded_and_all_of_a_corpus_share_one_lstm(book):
             assert found["setting"] == {k: v for k, v in best.items() if method != "lmn" or k != "theta"}
         assert ("combiner" in found) == (method == "lmn")
     assert [folder.name for folder in (book / "runs" / "lmn.table5").iterdir()] == ["wikitext-2-lstm-smoke-0"]
+    fixed, combined = (ledger.find_record("lmn.table5", f"wikitext-2-{m}", "smoke", 0) for m in ("lmn-fixed", "lmn"))
+    assert combined.metrics["tuning"] == fixed.metrics["tuning"]
     # The memory helps an LSTM that knows next to nothing of a text that repeats itself.
     assert max(losses["cache"], losses["lmn-fixed"], losses["lmn"]) < losses["lstm"] - 0.1
+
+
+def test_lmn_takes_the_settings_of_lmn_fixed_from_its_record_alone_if_it_is_of_the_same_run(book, monkeypatch):
+    run(book, "text8-lmn-fixed")
+    monkeypatch.setattr(language, "tune", None)  # no further tuning
+    assert run(book, "text8-lmn").complete
+    config_of = language.config_of
+    monkeypatch.setattr(language, "config_of", lambda *name: replace(config_of(*name), memory=30))
+    with pytest.raises(TypeError, match="not callable"):
+        run(book, "text8-lmn")
 
 
 def test_the_trained_lstm_can_be_had_by_others(book):
