@@ -179,7 +179,7 @@ class StreamTally:
         columns = zip(
             *(each.tolist() for each in (self.negative_log_likelihood, self.reciprocal_rank, self.count)), strict=True
         )
-        by_step = [(nll / n, rank / n, int(n)) for nll, rank, n in columns if n]
+        by_step = [[nll / n, rank / n, int(n)] for nll, rank, n in columns if n]
         count = max(self.count.sum().item(), 1)
         return {
             "loss": self.loss.item() / max(self.batches.item(), 1),
