@@ -197,6 +197,8 @@ def describe_record(record: Record) -> str:
         shown = "test negative log-likelihood by sample, in nats: " + ", ".join(
             f"{ordinal(k)} {ours[k - 1]:.2f} (exact GP {exact[k - 1]:.2f})" for k in (1, 5, 20, 50) if k <= len(ours)
         )
+    elif "perplexity" in record.metrics:
+        shown = f"test perplexity {record.metrics['perplexity']:.1f}"
     elif "log_perplexity" in record.metrics:
         shown = f"test log-perplexity {record.metrics['log_perplexity']:.3f}, MRR {record.metrics['mrr']:.3f}"
     elif "accuracy" not in record.metrics:

@@ -28,13 +28,18 @@ def book(tmp_path, monkeypatch):
     shutil.copytree(ledger.ROOT / "data" / "paper", root / "data" / "paper")
     monkeypatch.setattr(ledger, "ROOT", root)
     monkeypatch.setenv("BOOK_RESULTS_DIR", str(root / "data" / "results"))
-    config_of = language.config_of
+    config_of, load_corpus = language.config_of, language.load_corpus
+
+    def beginning(*which):
+        corpus = load_corpus(*which)
+        return replace(corpus, validation=corpus.validation[:401], test=corpus.test[:801])
 
     def small(variant, profile):
         found = config_of(variant, profile)
         return replace(found, training=replace(found.training, updates=10), combiner=replace(found.combiner, updates=2))
 
     monkeypatch.setattr(language, "config_of", small)
+    monkeypatch.setattr(language, "load_corpus", beginning)
     return root
 
 
