@@ -79,6 +79,44 @@ def _our_rows(data: str) -> list[report.Row]:
     return rows or [report.Row(LABELS[data], "ours", (), report.NOT_RUN)]
 
 
+def in_short() -> str:
+    """A sentence, in Markdown, for each data set of which LMN and another method were run at one profile."""
+    lines = []
+    for data in NAMES:
+        for profile in PROFILES_SHOWN:
+            found = {method: ledger.whole_records(NAME, f"{data}-{method}", profile) for method in METHOD_LABELS}
+            means = {method: _means(records) for method, records in found.items() if records}
+            if "lmn" in means and len(means) > 1:
+                lines.append(_sentence(data, profile, means))
+                break
+    return "\n".join(lines) or "**No data set was run with LMN and another method yet.**"
+
+
+def _means(records: list[Record]) -> tuple[float, float]:
+    return tuple(sum(record.metrics[key] for record in records) / len(records) for key in ("log_perplexity", "mrr"))
+
+
+def _sentence(data: str, profile: str, means: dict[str, tuple[float, float]]) -> str:
+    order = sorted(means, key=lambda method: means[method][0])
+    scores = ", ".join(f"{METHOD_LABELS[each]} {means[each][0]:.2f} ({means[each][1]:.2f})" for each in order)
+    return f"- **{LABELS[data]}**, {profile} profile, from the lowest log-perplexity to the highest: {scores}."
+
+
+def by_step() -> report.Table:
+    """Log-perplexity by how far in its sequence a step is, of each row's first seed."""
+    rows, longest = [], 0
+    for data in NAMES:
+        for method, label in METHOD_LABELS.items():
+            record = ledger.best_record(NAME, f"{data}-{method}")
+            if record:
+                cells = tuple(f"{nll:.2f}" for nll, _, _ in record.metrics["by_step"])
+                longest = max(longest, len(cells))
+                rows.append((f"{LABELS[data]}: {label}", f"ours, {record.profile} profile", cells))
+    filled = tuple(report.Row(label, source, cells + ("–",) * (longest - len(cells))) for label, source, cells in rows)
+    columns = tuple(f"{2**k} to {2 ** (k + 1) - 1}" if k else "1" for k in range(longest))
+    return report.Table("Log-perplexity in nats by range of steps of a sequence", columns, filled, ("row", "source"))
+
+
 def readings() -> report.Table:
     """What the choices do to the result that the paper leaves open, on one data set."""
     rows = []
