@@ -1,0 +1,199 @@
+"""Shankar & Sarawagi 2018, tables 3 and 4 as the command line and the book show them, and the paper's claims of them.
+
+The claims' criteria are ours where the paper gives no number. Each is judged on seed 0, see
+`lib/experiments/claims.py`.
+"""
+
+from lib import ledger, report
+from lib.experiments.claims import FAILS, HOLDS, IN_PART, Claim, percent, verdicts
+from lib.experiments.curves import PROFILES_SHOWN
+from lib.ledger import Record
+
+TABLE3, TABLE4 = "lmn.table3", "lmn.table4"
+TABLE3_LABELS = {"baseline": "baseline", "maml": "MAML", "lmn-fixed": "LMN-fixed", "lmn": "LMN"}
+TABLE4_LABELS = {
+    **{
+        f"{name}-{cells}cell": f"{label}, {cells} cells a label"
+        for cells in (2, 3, 5)
+        for name, label in (("kaiser", "Kaiser"), ("lmn", "LMN"))
+    },
+    "maml": "MAML",
+}
+SHOTS = (1, 2, 3)
+
+
+def table3() -> report.Table:
+    """Table 3 with our rows; LMN-fixed is ours alone."""
+    paper = ledger.paper_numbers("lmn")["table3"]
+    rows = []
+    for variant, label in TABLE3_LABELS.items():
+        if variant in paper["rows"]:
+            rows.append(report.Row(label, "paper", tuple(str(v) for v in paper["rows"][variant])))
+        rows += report.accuracy_rows(TABLE3, variant, label, list(SHOTS), PROFILES_SHOWN)
+    caption = (
+        "Online Omniglot: accuracy in percent on second occurrences of labels, all, new and seen ones "
+        "(Shankar & Sarawagi 2018, table 3)"
+    )
+    return report.Table(caption, ("overall", "new", "seen"), tuple(rows))
+
+
+def table4() -> report.Table:
+    """Table 4 with our rows."""
+    paper = ledger.paper_numbers("lmn")["table4"]
+    rows = []
+    for variant, label in TABLE4_LABELS.items():
+        rows.append(report.Row(label, "paper", tuple(f"{v:.1f}" for v in paper["rows"][variant])))
+        rows += report.accuracy_rows(TABLE4, variant, label, list(SHOTS), PROFILES_SHOWN)
+    caption = (
+        "Few-shot learning over 4492 labels at once: accuracy in percent after 1, 2 and 3 drawings of each label "
+        "(Shankar & Sarawagi 2018, table 4)"
+    )
+    return report.Table(caption, ("1-shot", "2-shot", "3-shot"), tuple(rows))
+
+
+def memories() -> report.Table:
+    """Either memory on either embedding, in both orders: what is a memory worth, and what its training of an embedding?
+
+    Seed means of the longest profile that there is.
+    """
+    rows = []
+    for cells in (2, 3, 5):
+        for trained, label in (("kaiser", "Kaiser"), ("lmn", "LMN")):
+            variant = f"{trained}-{cells}cell"
+            found = next((r for p in PROFILES_SHOWN if (r := ledger.whole_records(TABLE4, variant, p))), [])
+            for order in ("passes", "mixed"):
+                columns = [
+                    [record.metrics["by_memory"][memory][order]["accuracy"][k] for record in found]
+                    for memory in ("kaiser", "lmn")
+                    for k in range(len(SHOTS))
+                ]
+                source = f"order {order}, {cells} cells"
+                if found:
+                    note = f"{found[0].profile} profile, {report.note_on(found)}"
+                    rows.append(report.Row(label, source, tuple(report.percent(c) for c in columns), note))
+                else:
+                    rows.append(report.Row(label, source, (), report.NOT_RUN))
+    columns = tuple(f"{memory}, {k}-shot" for memory in ("Kaiser", "LMN") for k in SHOTS)
+    caption = "Either memory on the embedding that either has trained: accuracy in percent"
+    return report.Table(caption, columns, tuple(rows), ("embedding of", "test"))
+
+
+def _kind(record: Record, kind: str) -> float:
+    return record.metrics["accuracy"][record.metrics["kinds"].index(kind)]
+
+
+def _in_order(*kinds: str):
+    """A judge of (baseline, MAML, LMN): each is ahead of the one before."""
+
+    def judge(*records: Record) -> tuple[str, str]:
+        scores = {kind: [_kind(record, kind) for record in records] for kind in kinds}
+        ordered = [a < b for each in scores.values() for a, b in zip(each[:-1], each[1:], strict=True)]
+        verdict = HOLDS if all(ordered) else IN_PART if any(ordered) else FAILS
+        return verdict, "; ".join(f"{kind}: " + ", ".join(percent(s) for s in each) for kind, each in scores.items())
+
+    return judge
+
+
+def _maml_forgets(baseline: Record, maml: Record, lmn: Record) -> tuple[str, str]:
+    before, retuned, remembered = (_kind(record, "seen") for record in (baseline, maml, lmn))
+    right = [retuned < before, remembered > before]
+    verdict = HOLDS if all(right) else IN_PART if any(right) else FAILS
+    return verdict, f"seen labels: baseline {percent(before)}, MAML {percent(retuned)}, LMN {percent(remembered)}"
+
+
+def _reported3(record: Record) -> tuple[str, str]:
+    reported = ledger.paper_numbers("lmn")["table3"]["rows"]["lmn"]
+    differences = [100 * ours - paper for ours, paper in zip(record.metrics["accuracy"], reported, strict=True)]
+    worst = min(differences)
+    verdict = HOLDS if worst >= -2 else IN_PART if worst >= -5 else FAILS
+    named = zip(record.metrics["kinds"], differences, strict=True)
+    return verdict, ", ".join(f"{kind} {d:+.1f} points" for kind, d in named)
+
+
+def _margins(kaiser: Record, lmn: Record) -> list[float]:
+    pairs = zip(kaiser.metrics["accuracy"], lmn.metrics["accuracy"], strict=True)
+    return [100 * (ours - theirs) for theirs, ours in pairs]
+
+
+def _points(margins: list[float]) -> str:
+    return ", ".join(f"{k}-shot {margin:+.1f} points" for k, margin in zip(SHOTS, margins, strict=True))
+
+
+def _by_four_points(kaiser: Record, lmn: Record) -> tuple[str, str]:
+    margins = _margins(kaiser, lmn)
+    # The paper's own margins are 4.4, 4.5 and 3.8: its «more than 4%» is rounded.
+    verdict = HOLDS if min(margins) >= 3.8 else IN_PART if min(margins) > 0 else FAILS
+    return verdict, _points(margins)
+
+
+def _more_when_limited(*records: Record) -> tuple[str, str]:
+    few, many = (sum(_margins(*pair)) / len(SHOTS) for pair in (records[:2], records[2:]))
+    verdict = HOLDS if few > many and few > 0 else FAILS
+    return verdict, f"mean lead of LMN {few:+.1f} points with 2 cells a label, {many:+.1f} with 5"
+
+
+def _maml_worst(maml: Record, *others: Record) -> tuple[str, str]:
+    best = maml.metrics["accuracy"]
+    below = [a < b for other in others for a, b in zip(best, other.metrics["accuracy"], strict=True)]
+    verdict = HOLDS if all(below) else IN_PART if sum(below) >= len(below) / 2 else FAILS
+    return verdict, f"below in {sum(below)} of {len(below)} cells; MAML " + ", ".join(percent(a) for a in best)
+
+
+def _runs(experiment: str, *variants: str) -> tuple[tuple[str, str], ...]:
+    return tuple((experiment, variant) for variant in variants)
+
+
+CLAIMS = (
+    Claim(
+        "Table 3",
+        "LMN has 86% overall, 71% on new labels, 92% on seen ones",
+        "no cell more than 2 points below; in part: 5 points",
+        _runs(TABLE3, "lmn"),
+        _reported3,
+    ),
+    Claim(
+        "Table 3",
+        "LMN is ahead of MAML, and MAML of the baseline, overall and on new labels",
+        "in all four comparisons; in part: in some",
+        _runs(TABLE3, "baseline", "maml", "lmn"),
+        _in_order("overall", "new"),
+        compares=True,
+    ),
+    Claim(
+        "Table 3",
+        "MAML's accuracy on seen labels drops below the baseline's, LMN's rises",
+        "both; in part: one of them",
+        _runs(TABLE3, "baseline", "maml", "lmn"),
+        _maml_forgets,
+        compares=True,
+    ),
+    Claim(
+        "Table 4",
+        "with 2 cells a label LMN is more than 4% ahead of Kaiser's memory in 1, 2 and 3-shot learning",
+        "3.8 points ahead in each, the least that the paper's table has; in part: ahead in each",
+        _runs(TABLE4, "kaiser-2cell", "lmn-2cell"),
+        _by_four_points,
+        compares=True,
+    ),
+    Claim(
+        "Table 4",
+        "LMN's lead is larger where memory is limited",
+        "a larger mean lead with 2 cells a label than with 5",
+        _runs(TABLE4, "kaiser-2cell", "lmn-2cell", "kaiser-5cell", "lmn-5cell"),
+        _more_when_limited,
+        compares=True,
+    ),
+    Claim(
+        "Table 4",
+        "MAML is not as effective over 4K labels: below both memories of any size",
+        "in all cells of the table; in part: in half of them",
+        _runs(TABLE4, "maml", *(variant for variant in TABLE4_LABELS if variant != "maml")),
+        _maml_worst,
+        compares=True,
+    ),
+)
+
+
+def claims() -> report.Table:
+    """The paper's claims of these tables with our verdicts."""
+    return verdicts(CLAIMS, "Shankar & Sarawagi 2018 on Omniglot")
