@@ -1,9 +1,18 @@
 """Every table and figure of the papers, by its name in the paper: `EXPERIMENTS["mann.table1"]`."""
 
-from lib.experiments import flmn, lmn_language, lmn_sequences, lmn_table1, mann, mann_regression
+from lib.experiments import (
+    flmn,
+    lmn_fewshot,
+    lmn_language,
+    lmn_omniglot,
+    lmn_sequences,
+    lmn_table1,
+    mann,
+    mann_regression,
+)
 from lib.experiments.base import PROFILES, Experiment, RunOptions
 
-MODULES = (mann, mann_regression, flmn, lmn_table1, lmn_sequences, lmn_language)
+MODULES = (mann, mann_regression, flmn, lmn_table1, lmn_sequences, lmn_omniglot, lmn_fewshot, lmn_language)
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment for module in MODULES for experiment in module.EXPERIMENTS
 }

@@ -98,7 +98,8 @@ def in_profile(paper: OnlineImagesConfig, profile: str) -> OnlineImagesConfig:
     if profile == "short":
         network = replace(paper.network_training, updates=600, validate_every=300)
         maml = isinstance(paper.adapter, ImageMAMLConfig)
-        adapter = replace(paper.training, updates=600, batch_size=4 if maml else 16, validate_every=300)
+        shorter = {"updates": 600, "batch_size": 4} if maml else {"updates": 1_500}
+        adapter = replace(paper.training, **shorter, validate_every=300)
     else:
         few = {"updates": 20, "batch_size": 4, "log_every": 10, "checkpoint_every": 10, "validate_every": 20}
         network = replace(paper.network_training, **few | {"batch_size": 32}, validation_batches=1)

@@ -11,7 +11,7 @@ from tests.cases import normal, random_cases, seeds
 
 
 def naive_module(image, weights, mean, variance, gain, bias):
-    """One module on (channels, side, side): 3 x 3 filters at each second pixel, normalised by given statistics, ReLU."""
+    """One module on (channels, side, side): 3 x 3 filters at each second pixel, then normalised, then a ReLU."""
     channels, side, _ = image.shape
     padded = np.pad(image, ((0, 0), (1, 1), (1, 1)))
     out = np.zeros((len(weights), (side + 1) // 2, (side + 1) // 2))

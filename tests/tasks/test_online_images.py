@@ -50,13 +50,8 @@ def test_an_image_is_shrunk_as_pillow_does_and_turned_as_numpy_does():
             page = Image.fromarray(image * np.uint8(255)).resize((28, 28), Image.Resampling.BILINEAR)
             expected = np.rot90(np.asarray(page) / 255, turn)
             assert np.abs(expected - drawn.numpy()).max() < 0.01
-    assert bank.draw(
-        torch.zeros(2, 3, dtype=int), torch.zeros(2, 3, dtype=int), torch.zeros(2, 3, dtype=int)
-    ).shape == (
-        2,
-        3,
-        784,
-    )
+    zeros = torch.zeros(2, 3, dtype=torch.int64)
+    assert bank.draw(zeros, zeros, zeros).shape == (2, 3, 784)
 
 
 def test_no_drawing_serves_two_parts(labels):
