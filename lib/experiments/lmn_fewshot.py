@@ -160,7 +160,7 @@ def in_profile(paper: FewShotRowConfig, profile: str) -> FewShotRowConfig:
     if profile == "paper":
         return paper
     if profile == "short":
-        updates = 1_500 if isinstance(paper.memory, HeadConfig) else 3_000
+        updates = 1_600 if isinstance(paper.memory, HeadConfig) else 3_000
         return replace(paper, training=replace(paper.training, updates=updates, validate_every=updates // 2))
     few = {"updates": 20, "batch_size": 16, "log_every": 10, "checkpoint_every": 10, "validate_every": 20}
     labels = replace(paper.labels, test_characters=200, mixed=5)
