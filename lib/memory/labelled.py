@@ -93,7 +93,7 @@ def updated(
     share = shares(cosine(hidden, vectors.unsqueeze(1)), held.unsqueeze(1), sharpness).squeeze(1)
     least = weights.masked_fill(~held, torch.inf).argmin(1)
     place = torch.where(count < room, count, least)
-    replaced = torch.where(wrong & (torch.minimum(count + 1, count.new_tensor(room)) > 1), place, -1)
+    replaced = torch.where(wrong, place, -1) if room > 1 else torch.full_like(place, -1)
     own = at == replaced.unsqueeze(1)
     vectors = torch.where(own.unsqueeze(2), hidden.unsqueeze(1), vectors + share.unsqueeze(2) * hidden.unsqueeze(1))
     weights = torch.where(own, 1.0, torch.where(held, decay * weights + share, weights))
@@ -155,7 +155,7 @@ class LabelledMemory:
         self.row_of = torch.full((batch, labels), -1, **whole)
         self.written = torch.zeros(batch, room, **whole)
         self.used = torch.zeros(batch, **whole)
-        self.writes = 0
+        self.clock = 0  # calls of `write`: when a row was written last
 
     def read(
         self, hidden: Float[Tensor, "batch width"], sharpness: float
@@ -190,7 +190,7 @@ class LabelledMemory:
         sharpness: float = 1.0,
     ) -> Write:
         """Write h under its revealed label y in the streams `with_loss`; touches no other label's cells (figure 2)."""
-        self.writes += 1
+        self.clock += 1
         stream = torch.arange(len(ys), device=ys.device)
         row = self.row_of[stream, ys]
         new_row = with_loss & (row < 0)
@@ -206,7 +206,7 @@ class LabelledMemory:
         self.vectors[at] = torch.where(with_loss.view(-1, 1, 1), new_vectors, vectors)
         self.weights[at] = torch.where(with_loss.unsqueeze(1), new_weights, weights)
         self.count[at] = torch.maximum(count, replaced + 1)
-        self.written[at] = torch.where(with_loss, self.writes, self.written[at])
+        self.written[at] = torch.where(with_loss, self.clock, self.written[at])
         return Write(row, new_row, replaced)
 
     def _take_rows(self, row: Tensor, ys: Tensor, new_row: Tensor) -> Tensor:

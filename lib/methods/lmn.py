@@ -31,7 +31,10 @@ from lib.tasks.streams import Scored, rank_of
 
 @runtime_checkable
 class Network(Protocol):
-    """All that LMN asks of the network that it adapts; `TokenNetwork` of `lib/baselines/sequence.py` is one."""
+    """All that LMN asks of the network that it adapts; `TokenNetwork` of `lib/baselines/sequence.py` is one.
+
+    It is a `torch.nn.Module` with weights of its own.
+    """
 
     hidden_size: int
     labels: int
@@ -48,9 +51,11 @@ class LMNConfig:
     """Sizes, settings and readings of an LMN."""
 
     cells: int = 1
-    """Memory cells of a label (paper: as many cells as labels)."""
+    """Memory cells of a label (paper: 1 for sequences, 2, 3 and 5 for few-shot learning)."""
     margin: float = 1.0
-    """In nats: write unless log P(y) exceeds the best other label's log P by so much (paper: «a hyper-parameter»)."""
+    """In nats: write unless log P(y) exceeds the best other label's log P by so much (paper: «a hyper-parameter»).
+
+    A tie is no loss at a margin of 0: what gives all labels the same chance, as an empty memory does, never writes."""
     decay: float = 0.99
     """Of a label's weights when one of its cells is written (paper: 0.99)."""
     sharpness: float = 5.0
@@ -137,6 +142,7 @@ class Step(NamedTuple):
 class LMN(nn.Module):
     """A trained network, which stays as it is, a labelled memory, and the combiner, the only part that is trained.
 
+    The network that is handed over is put into evaluation mode, and its weights take no gradient from then on.
     xs may be anything that the network's `hidden` takes, (batch, time, ...). Writing is decided by the mixture and
     changes what comes later, but no gradient passes through memory: h is the network's, and the combiner only chooses
     whether it is stored.
@@ -146,6 +152,8 @@ class LMN(nn.Module):
         super().__init__()
         if config.theta is not None and not 0 <= config.theta <= 1:
             raise ValueError(f"theta weighs memory against network: from 0 to 1, not {config.theta}")
+        if config.theta == 1 and config.margin <= 0:
+            raise ValueError("with theta=1 an empty memory ties all labels: it needs a margin above 0 ever to write")
         self.network, self.config = network.requires_grad_(False).eval(), config
         if config.theta is None:
             self.combiner = Combiner(network.hidden_size, config.units)
@@ -323,7 +331,6 @@ def margin_too_small(
     """The loss of figure 2 is not zero: log P(y) does not exceed the best other label's log P by `margin`."""
     chosen = y.unsqueeze(1)
     best_other = p.scatter(1, chosen, -1.0).amax(1)
-    # «not at least», so that it also holds where neither has any probability
     return ~(p.gather(1, chosen).squeeze(1).log() - best_other.log() >= margin)
 
 
