@@ -148,7 +148,7 @@ def config_of(variant: str, profile: str) -> LanguageConfig:
             paper,
             model=replace(paper.model, **small),
             training=replace(training, updates=12_000 if corpus == "wikitext-2" else 4_000),
-            tuning_words=20_000 if corpus == "wikitext-2" else 8_000,
+            tuning_words=10_000 if corpus == "wikitext-2" else 8_000,
             streams=10 if corpus == "wikitext-2" else 1,
             combiner=replace(
                 paper.combiner,
