@@ -186,32 +186,41 @@ def memories(config: FewShotRowConfig, learner: nn.Module) -> dict[str, Callable
 
 @torch.no_grad()
 def scores(
-    labels: FewShotLabels, learner: nn.Module, answer: Callable, part: str, order: str, repetitions: int
-) -> dict[str, Any]:
-    """Accuracy of k-shot learning, k = 1, 2, 3, on the (k+1)-th drawing of each label; counts; and by repetition."""
+    labels: FewShotLabels, learner: nn.Module, answers: dict[str, Callable], part: str, order: str, repetitions: int
+) -> dict[str, dict[str, Any]]:
+    """Of each memory: accuracy of k-shot learning, k = 1, 2, 3, on the (k+1)-th drawing of each label; with counts."""
     learner.eval()
-    shots = labels.config.passes - 1
-    hits, by_repetition = torch.zeros(shots, dtype=torch.int64), []
+    shots, count = labels.config.passes - 1, labels.count[part]
+    hits = {name: [] for name in answers}
     for repetition in range(repetitions):
         stream = labels.stream(part, order, EVALUATION_SEED + repetition)
         at_once = zip(stream.ys.split(EMBEDDED_AT_ONCE), stream.drawings.split(EMBEDDED_AT_ONCE), strict=True)
         hidden = torch.cat([learner.embed(labels.draw(part, *some)) for some in at_once])
-        right = answer(hidden, stream.ys, labels.count[part])
-        own = torch.stack([right[stream.occurrence == k + 1].sum() for k in range(1, shots + 1)]).cpu()
-        hits += own
-        by_repetition.append((own / labels.count[part]).tolist())
-    counts = [repetitions * labels.count[part]] * shots
-    accuracy = [hit / count for hit, count in zip(hits.tolist(), counts, strict=True)]
-    return {"accuracy": accuracy, "hits": hits.tolist(), "counts": counts, "by_repetition": by_repetition}
+        for name, answer in answers.items():
+            right = answer(hidden, stream.ys, count)
+            hits[name].append([int(right[stream.occurrence == k + 1].sum()) for k in range(1, shots + 1)])
+
+    def summary(hits: list[list[int]]) -> dict[str, Any]:
+        total = [sum(each) for each in zip(*hits, strict=True)]
+        return {
+            "accuracy": [each / (repetitions * count) for each in total],
+            "hits": total,
+            "counts": [repetitions * count] * shots,
+            "by_repetition": [[each / count for each in own] for own in hits],
+        }
+
+    return {name: summary(each) for name, each in hits.items()}
 
 
 def test_scores(config: FewShotRowConfig, labels: FewShotLabels, learner: nn.Module) -> dict[str, Any]:
     """The row's accuracies on the test labels, pass by pass; and of each memory in both orders, and on validation."""
-    by_memory = {
-        name: {order: scores(labels, learner, answer, "test", order, config.repetitions) for order in ORDERS}
-        | {"validation": scores(labels, learner, answer, "validation", "passes", config.repetitions)}
-        for name, answer in memories(config, learner).items()
-    }
+    answers = memories(config, learner)
+
+    def on(part: str, order: str) -> dict[str, dict[str, Any]]:
+        return scores(labels, learner, answers, part, order, config.repetitions)
+
+    found = {order: on("test", order) for order in ORDERS} | {"validation": on("validation", "passes")}
+    by_memory = {name: {test: scored[name] for test, scored in found.items()} for name in answers}
     own = by_memory[KINDS[type(config.memory)]]["passes"]
     return own | {"labels": labels.count["test"], "by_memory": by_memory}
 

@@ -200,7 +200,7 @@ def test_scores_count_the_drawing_after_k_others(book):
         assert torch.equal(ys, stream.ys)
         return stream.occurrence >= 3
 
-    found = lmn_fewshot.scores(labels, Blank(), answer, "test", "mixed", 1)
+    found = lmn_fewshot.scores(labels, Blank(), {"patient": answer}, "test", "mixed", 1)["patient"]
     assert found["accuracy"] == [0, 1, 1]
     assert found["counts"] == [labels.count["test"]] * 3
 
