@@ -2,11 +2,13 @@
 
 from typing import Any
 
+from lib.inspector.labelled import LabelledTrace, record_labelled
 from lib.inspector.trace import Trace, record
 
 LABORATORY = ("EraseSlot", "FreezeSlot", "Laboratory", "SwapLabelRows", "SwapLabels")
+LABELLED = ("LabelledInspector", "LabelledLaboratory", "record_choices", "with_settings")
 
-__all__ = ["EraseSlot", "FreezeSlot", "Inspector", "Laboratory", "SwapLabelRows", "SwapLabels", "Trace", "record"]
+__all__ = ["Inspector", "LabelledTrace", "Trace", "record", "record_labelled", *LABORATORY, *LABELLED]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,4 +21,8 @@ def __getattr__(name: str) -> Any:
         from lib.inspector import laboratory
 
         return getattr(laboratory, name)
+    if name in LABELLED:
+        from lib.inspector import labelled_viewer
+
+        return getattr(labelled_viewer, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
