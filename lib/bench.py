@@ -39,11 +39,19 @@ NAMES = {"mann": "MANN", "flmn": "FLMN"}
 BATCHES = (16, 64)
 SCALES = {"steps": (25, 50, 100, 200), "slots": (32, 64, 128, 256, 512), "classes": (5, 25, 50, 100)}
 SCALE_TITLES = {
+    "held": "labels in memory",
+    "labels": "labels of the network",
     "steps": "steps of an episode",
     "slots": "slots of the memory",
     "classes": "classes of an episode, each a number more in the input",
 }
-SCALE_AXES = {"steps": "images of an episode", "slots": "slots of the memory", "classes": "classes"}
+SCALE_AXES = {
+    "steps": "images of an episode",
+    "slots": "slots of the memory",
+    "classes": "classes",
+    "held": "labels in memory",
+    "labels": "labels",
+}
 STEP_BY_STEP, PLAIN, FAST = "step by step", "plain, inputs projected at once", "fast, derivative by hand"
 COMPILED = f"compiled, {CHUNK} steps at a time"
 SQUARE = 1024  # rows of the matrices whose product shows what the machine can do
@@ -86,14 +94,15 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Scaling:
-    """What an update takes as one size grows and all others stay."""
+    """What an update, or another task, takes as one size grows and all others stay."""
 
     size: str
-    """Which: a key of `SCALES`."""
+    """Which: a key of `SCALE_TITLES`."""
     way: str
     values: tuple[int, ...]
     ways: tuple[Measurement, ...]
     """One for each value."""
+    task: str = "an update"
 
 
 @dataclass(frozen=True)
@@ -154,15 +163,20 @@ def work(config: MANNConfig | FLMNConfig, batch: int, steps: int, bytes_of_numbe
     )
 
 
-def measure(ways: dict[str, Callable[[], object]], repetitions: int, device: torch.device) -> tuple[Measurement, ...]:
+def measure(
+    ways: dict[str, Callable[[], object]],
+    repetitions: int,
+    device: torch.device,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[Measurement, ...]:
     """Time several ways in turns, so that a busy machine slows all of them alike."""
 
     def timed(way: Callable[[], object]) -> float:
-        started = time.perf_counter()
+        started = clock()
         way()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        return time.perf_counter() - started
+        return clock() - started
 
     first = {name: timed(way) for name, way in ways.items()}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -350,7 +364,7 @@ def table(bench: Bench) -> Table:
             cells = (
                 f"{comparison.amount / way.median:.1f} {comparison.unit}/s",
                 f"{comparison.ratio(way):.2f}",
-                f"{1000 * way.median:.1f} ms, {low:.1f} to {high:.1f}",
+                f"{_short(1000 * way.median)} ms, {_short(low)} to {_short(high)}",
                 f"{way.median / least:.1f}" if least else "–",
                 f"{way.first:.1f} s",
             )
@@ -370,9 +384,13 @@ def describe(bench: Bench) -> str:
     lines = [text_table(table(bench))]
     for scaling in bench.scalings:
         times = zip(scaling.values, scaling.ways, strict=True)
-        growth = ", ".join(f"{value}: {1000 * way.median:.1f} ms" for value, way in times)
-        lines.append(f"an update by {SCALE_TITLES[scaling.size]} ({scaling.way}): {growth}")
+        growth = ", ".join(f"{value}: {_short(1000 * way.median)} ms" for value, way in times)
+        lines.append(f"{scaling.task} by {SCALE_TITLES[scaling.size]} ({scaling.way}): {growth}")
     return "\n".join(lines)
+
+
+def _short(milliseconds: float) -> str:
+    return f"{milliseconds:.1f}" if milliseconds >= 1 else f"{milliseconds:.2g}"
 
 
 def _draw_with_pil(drawing: np.ndarray, angle: float, shift: float, turns: int) -> np.ndarray:

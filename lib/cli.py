@@ -13,6 +13,7 @@ from lib.bench import PAPER as BENCHED
 from lib.bench import bench_method, describe
 from lib.bench import save as save_bench
 from lib.bench_gpu import bench_method_on_gpu
+from lib.bench_lmn import bench_lmn
 from lib.data.store import DataError
 from lib.experiments import EXPERIMENTS, PROFILES, RunOptions, find_experiment
 from lib.ledger import LedgerError
@@ -229,13 +230,16 @@ def bench(
         compile: also the compiled training step, which takes a minute or two to compile.
         save: keep the measurement in data/bench, for the book to show.
     """
-    if method not in BENCHED:
-        raise ValueError(f"there is no benchmark of {method!r}; known: {', '.join(BENCHED)}")
+    if method not in (*BENCHED, "lmn"):
+        raise ValueError(f"there is no benchmark of {method!r}; known: {', '.join(BENCHED)}, lmn")
     if threads is not None:
         torch.set_num_threads(threads)
-    found = bench_method(method, pick_device(device), repetitions, compile)
+    if method == "lmn":
+        found = bench_lmn(pick_device(device), repetitions)
+    else:
+        found = bench_method(method, pick_device(device), repetitions, compile)
     print(describe(found))
-    if found.machine["device"] == "cuda":
+    if method != "lmn" and found.machine["device"] == "cuda":
         print(bench_method_on_gpu(method, pick_device(device), repetitions, compile))
     if save:
         print(f"kept in {save_bench(found)}")

@@ -283,14 +283,16 @@ class LMN(nn.Module):
             return step.mu, torch.stack([step.network_p, memory_p], dim=2)
         now = self.memory.row_labels
         rows, before = now.shape[1], labels.shape[1]
-        came = torch.ones_like(now, dtype=torch.bool)
-        came[:, :before] = labels != now[:, :before]
         network_p = step.network_p.gather(1, now.clamp(min=0)) * (now >= 0)
-        memory_p = F.pad(step.memory_p, (0, rows - before)) * ~came
-        given = F.pad(torch.stack([network_p, memory_p], dim=2), (0, 0, 0, 1))
-        elsewhere = step.mu[:, -1:]
-        mu = torch.cat([step.mu[:, :before], elsewhere.expand(-1, rows - before, -1)], dim=1)
-        return torch.cat([torch.where(came.unsqueeze(2), elsewhere, mu), elsewhere], dim=1), given
+        memory_p, mu = F.pad(step.memory_p, (0, rows - before)), step.mu
+        if self.last_write.new_row.any():  # else no state moves, and there may be many
+            came = torch.ones_like(now, dtype=torch.bool)
+            came[:, :before] = labels != now[:, :before]
+            memory_p = memory_p * ~came
+            elsewhere = mu[:, -1:]
+            mu = torch.cat([mu[:, :before], elsewhere.expand(-1, rows - before, -1)], dim=1)
+            mu = torch.cat([torch.where(came.unsqueeze(2), elsewhere, mu), elsewhere], dim=1)
+        return mu, F.pad(torch.stack([network_p, memory_p], dim=2), (0, 0, 0, 1))
 
 
 def mixed(
