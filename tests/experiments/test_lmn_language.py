@@ -32,7 +32,7 @@ def book(tmp_path, monkeypatch):
 
     def beginning(*which):
         corpus = load_corpus(*which)
-        return replace(corpus, validation=corpus.validation[:401], test=corpus.test[:801])
+        return replace(corpus, validation=corpus.validation[:601], test=corpus.test[:801])
 
     def small(variant, profile):
         found = config_of(variant, profile)
