@@ -133,15 +133,29 @@ def test_the_tables_show_rates_and_ratios(measured):
 
     changed = [with_medians(each, 0.1, 0.8, 0.002) for each in measured.comparisons[:15]]
     changed += [
-        with_medians(each, *(0.01, 0.02, 0.002, 0.03, 0.04)[: len(each.ways)]) for each in measured.comparisons[15:]
+        with_medians(each, *(0.01, 0.02, 0.002, 0.03, 0.04, 0.05)[: len(each.ways)])
+        for each in measured.comparisons[15:]
     ]
     known = replace(measured, comparisons=tuple(changed))
     rows = bench_lmn.dense_table(known, SMALL["cases"]).rows
     assert [row.cells[0] for row in rows[:3]] == ["500", "50", "400"] and len(rows) == 9
     rows = bench_lmn.adaptation_table(known, SMALL["vocabularies"]).rows
-    assert [row.label for row in rows[:5]] == list(bench_lmn.make_learners(2))
+    assert [row.label for row in rows[:6]] == list(bench_lmn.make_learners(2))
     assert rows[0].cells == ("10", "10", "10", "1", "10", "1") and rows[1].cells == ("20", "20", "20", "2", "–", "–")
-    assert rows[4].cells == ("40", "40", "40", "4", "30", "3") and rows[9].cells[4:] == ("–", "–")
+    assert rows[4].cells == ("40", "40", "40", "4", "30", "3") and rows[11].cells[4:] == ("–", "–")
+
+
+def test_maml_by_autograd_gives_what_maml_gives():
+    learners = bench_lmn.make_learners(20)
+    fast, plain = learners["MAML, first order"].double(), learners["MAML, first order, by autograd"].double()
+    plain.load_state_dict(fast.state_dict())
+    tokens = torch.randint(20, (1, 13), generator=torch.Generator().manual_seed(0))
+    fast.begin(1)
+    plain.begin(1)
+    for x, y in zip(tokens[0, :-1].unsqueeze(1), tokens[0, 1:].unsqueeze(1), strict=True):
+        torch.testing.assert_close(plain.predict(x), fast.predict(x))
+        fast.observe(x, y)
+        plain.observe(x, y)
 
 
 def test_from_the_command_line_to_what_is_kept(measured, monkeypatch, capsys, tmp_path):
