@@ -1,6 +1,7 @@
 """Tables of the ledger: the paper's numbers beside ours, as text for the command line and as HTML for the book."""
 
 import itertools
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from html import escape
@@ -297,5 +298,5 @@ def _caption(table: Table) -> str:
 
 def _cell(text: str) -> str:
     kind = "number" if len(text) <= LONGEST_NUMBER else "words"
-    unbroken = text.replace("± ", "±\u00a0")
+    unbroken = re.sub(r"(?<=\d) (?=\d{3}\b)", "\u00a0", text).replace("± ", "±\u00a0")
     return f'<td class="{kind}">{escape(unbroken)}</td>'

@@ -27,7 +27,7 @@ LABELS = {
     "yoochoose": "Yoochoose",
     "diginetica": "Diginetica",
 }
-COLUMNS = ("train", "validation", "test", "mean length", "labels", "in train", "seen before", "just before", "new")
+COLUMNS = ("train", "test", "mean length", "labels", "in train", "seen before", "just before", "new")
 
 
 def statistics(data: Sequences) -> dict[str, int | float | str]:
@@ -97,16 +97,28 @@ def table1() -> report.Table:
     paper, rows = ledger.paper_numbers("lmn")["table1"]["rows"], []
     for variant, label in LABELS.items():
         if variant in paper:
-            train, test, length, labels = (report.grouped(number) for number in paper[variant])
-            rows.append(report.Row(label, "paper", (train, "–", test, length, labels, "–", "–", "–", "–")))
+            counts = tuple(report.grouped(number) for number in paper[variant])
+            rows.append(report.Row(label, "paper", (*counts, "–", "–", "–", "–")))
         record = _preferred(ledger.load_records(NAME, variant))
         rows.append(_our_row(label, record) if record else report.Row(label, "ours", (), report.NOT_RUN))
     caption = (
-        "Token sequences: how many, their mean length, distinct tokens (labels), those of them in the training "
-        "sequences; and the share of test steps whose token came before in the same sequence, came just before, or is "
-        "new to the network (Shankar & Sarawagi 2018, table 1; the shares are not in the paper)"
+        "Token sequences: how many to train (+ to validate) and to test, their mean length, distinct tokens (labels), "
+        "those of them in the training sequences; and the share of test steps whose token came before in the same "
+        "sequence, came just before, or is new to the network (Shankar & Sarawagi 2018, table 1; the shares are not in "
+        "the paper)"
     )
     return report.Table(caption, COLUMNS, tuple(rows), ("data", "source"))
+
+
+def differences() -> report.Table:
+    """Which form of each data set our records are of, and in what it differs from the paper's."""
+    rows = []
+    for variant, label in LABELS.items():
+        record = _preferred(ledger.load_records(NAME, variant))
+        if record:
+            source = f"STAND-IN: {record.data['name']}" if record.data["is_standin"] else record.metrics["source"]
+            rows.append(report.Row(label, source, (record.metrics["differs"],)))
+    return report.Table("In what our data differ from the paper's", ("differs",), tuple(rows), ("data", "form"))
 
 
 def _preferred(records: Iterable[ledger.Record]) -> ledger.Record | None:
@@ -116,13 +128,12 @@ def _preferred(records: Iterable[ledger.Record]) -> ledger.Record | None:
 
 def _our_row(label: str, record: ledger.Record) -> report.Row:
     found = record.metrics
-    counts = [report.grouped(found[key]) for key in ("train", "validation", "test")]
+    train = f"{report.grouped(found['train'])} + {report.grouped(found['validation'])}"
     shares = [f"{100 * found[key]:.1f}%" for key in ("seen_before", "just_before", "new")]
-    labels = [report.grouped(found[key]) for key in ("labels", "train_labels")]
-    note = f"{found['source']}. {found['differs']}"
-    if record.data["is_standin"]:
-        note = f"STAND-IN DATA: {record.data['name']}. {found['differs']}"
-    return report.Row(label, "ours", (*counts, f"{found['length']:.1f}", *labels, *shares), note)
+    counts = [report.grouped(found["test"]), f"{found['length']:.1f}"]
+    counts += [report.grouped(found[key]) for key in ("labels", "train_labels")]
+    source = "ours, STAND-IN" if record.data["is_standin"] else "ours"
+    return report.Row(label, source, (train, *counts, *shares))
 
 
 EXPERIMENTS = (

@@ -175,17 +175,17 @@ def test_table_and_verdicts(book, monkeypatch):
         ledger.save_record(record_of("lmn-fixed", 5.0 + 0.1 * seed + (0.2, -0.1, 0.0)[seed], seed))
     rows = {(row.label, row.source): row for row in tables.table2().rows}
     assert rows["Foursquare, New York", "paper"].cells[1] == "8.95 (0.03)"
-    ours = rows["Foursquare, New York", "ours, paper profile"].cells
+    ours = rows["Foursquare, New York", "ours, paper, n = 3"].cells
     assert ours[-1] == "5.10 ± 0.25 (0.20)" and ours[2] == report.NOT_RUN
     assert rows["Geolife", "paper"].cells[3] == "–"
-    verdicts = {row.label: row.cells for row in tables.verdicts().rows}
-    lmn_beats_lstm = verdicts[
-        "table 2, Foursquare, New York: LMN beats an LSTM with five times the recurrent parameters"
-    ]
-    assert lmn_beats_lstm[0] == claims.HOLDS and "-2.800 nats, 95% interval" in lmn_beats_lstm[1]
-    unclear = verdicts["table 2, Foursquare, New York: weights that the combiner sets beat constant ones"]
-    assert unclear[0] == claims.FAILS
-    assert report.NOT_RUN in verdicts["table 2, Geolife: LMN-fixed beats D-NTM"][0]
+    verdicts = {
+        row.label: dict(zip(tables.verdicts().columns, row.cells, strict=True)) for row in tables.verdicts().rows
+    }
+    beats = verdicts["LMN beats an LSTM with five times the recurrent parameters"]
+    assert beats["Foursquare, New York"] == f"{claims.HOLDS}: -2.80 ± 0.50, n = 3"
+    unclear = verdicts["Weights that the combiner sets beat constant ones"]["Foursquare, New York"]
+    assert unclear.startswith(f"{claims.FAILS}: -0.03 ±")
+    assert verdicts["LMN-fixed beats D-NTM"]["Geolife"] == report.NOT_RUN
 
 
 PAPER = """{"columns": ["lstm", "rei", "maml", "dntm", "lmn-fixed", "lmn"], "rows": {

@@ -80,10 +80,11 @@ def test_the_table_puts_ours_beside_the_papers(book):
     table = lmn_table1.table1()
     rows = {(row.label, row.source): row for row in table.rows}
     assert len(rows) == len(table.rows) == 2 * len(NAMES) - 1  # Diginetica is not in the paper
-    assert rows["Brightkite", "paper"].cells[:5] == ("1 800", "–", "521", "238", "22 811")
+    assert rows["Brightkite", "paper"].cells[:4] == ("1 800", "521", "238", "22 811")
     ours = rows["Brightkite", "ours"]
-    assert ours.cells == ("1 200", "1", "1", "3.0", "4", "2", "50.0%", "25.0%", "50.0%")
-    assert ours.note == "preprocessed: lists. It is made up."
+    assert ours.cells == ("1 200 + 1", "1", "3.0", "4", "2", "50.0%", "25.0%", "50.0%")
+    (difference,) = lmn_table1.differences().rows
+    assert (difference.source, difference.cells) == ("preprocessed: lists", ("It is made up.",))
     assert rows["Diginetica", "ours"].note == report.NOT_RUN
     assert all(len(row.cells) in (0, len(table.columns)) for row in table.rows)
     report.html_table(table), report.text_table(table)
@@ -95,12 +96,13 @@ def test_a_stand_in_is_shown_as_one_and_gives_way_to_real_data(book, monkeypatch
         patch.setattr(lmn_table1, "load_sequences", lambda name: standin)
         run("geolife")
 
-    def ours() -> report.Row:
-        return next(row for row in lmn_table1.table1().rows if (row.label, row.source) == ("Geolife", "ours"))
+    def form() -> tuple[str, str]:
+        ours = next(r for r in lmn_table1.table1().rows if r.label == "Geolife" and r.source != "paper")
+        return ours.source, lmn_table1.differences().rows[0].source
 
-    assert ours().note.startswith("STAND-IN DATA: geolife stand-in")
+    assert form() == ("ours, STAND-IN", "STAND-IN: geolife stand-in")
     run("geolife", "smoke")
-    assert ours().note.startswith("preprocessed")
+    assert form() == ("ours", "preprocessed: lists")
 
 
 def test_the_papers_numbers_have_all_five_tables():
