@@ -202,6 +202,9 @@ def describe_record(record: Record) -> str:
         shown = f"test perplexity {record.metrics['perplexity']:.1f}"
     elif "log_perplexity" in record.metrics:
         shown = f"test log-perplexity {record.metrics['log_perplexity']:.3f}, MRR {record.metrics['mrr']:.3f}"
+    elif "kinds" in record.metrics:
+        named = zip(record.metrics["kinds"], record.metrics["accuracy"], strict=True)
+        shown = "test accuracy: " + ", ".join(f"{kind} {accuracy:.1%}" for kind, accuracy in named)
     elif "accuracy" not in record.metrics:
         shown = "recorded"
     else:

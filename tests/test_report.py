@@ -171,6 +171,13 @@ def test_a_run_is_described_by_its_scores_or_by_where_it_stopped():
     assert "2nd 80.0%" in words
     assert "10th 90.0%" in words
     assert "mann.table1/mann-short-3.json" in words
+    for metrics, words in (
+        ({"perplexity": 123.44}, "test perplexity 123.4"),
+        ({"log_perplexity": 4.8701, "mrr": 0.37}, "test log-perplexity 4.870, MRR 0.370"),
+        ({"kinds": ["overall", "new"], "accuracy": [0.815, 0.707]}, "test accuracy: overall 81.5%, new 70.7%"),
+        ({"train": 3}, "recorded"),
+    ):
+        assert words in report.describe_record(replace(RECORD, metrics=metrics))
     assert "stopped at update 500" in report.describe_record(replace(RECORD, metrics={}, updates=500))
 
 
