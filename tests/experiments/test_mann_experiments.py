@@ -444,7 +444,7 @@ def test_a_table_with_no_records_shows_the_paper_and_says_not_run(book, monkeypa
     assert all(row.note == "not run" and not row.cells for row in table.rows if row.source != "paper")
 
 
-PAPERS = {method: ledger.paper_numbers(method) for method in ("mann", "flmn")}
+PAPERS = {method: ledger.paper_numbers(method) for method in ("mann", "flmn", "lmn")}
 PAPER = PAPERS["mann"]
 
 
