@@ -10,6 +10,10 @@ statistics of batch normalisation stay those of the trained network.
 
 A label that is new to a sequence begins with the mean of the softmax layer's rows of all labels without training
 images. So does, in training, a seen label that plays a new one: nothing of what its own row has learnt is left.
+
+One rate for all weights, as Finn et al. have it, was of no use to a network that is trained already and does not
+normalise by its batch: what moves the softmax layer enough destroys the convolutions. So each tensor has a rate, and
+all are learnt.
 """
 
 from dataclasses import dataclass

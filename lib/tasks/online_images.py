@@ -5,8 +5,8 @@ Reading notes. The paper takes its classes from Omniglot's characters and their 
 Online adaptation (table 3): «arbitrarily» is one fixed permutation of the characters and one fixed turn of each; no two
 classes are turns of one character, which could look the same. The paper does not say which drawings are whose. A fixed
 permutation of the twenty drawers gives some to the network, some to train what adapts it, some to validate on and the
-others to the test, so that nobody was trained on a test drawing or by its drawer. A sequence of ten shows each of its
-five labels twice, since second occurrences of all five are scored.
+others to the test, so that no drawing of the test, nor its drawer, was there in training. A sequence of ten shows each
+of its five labels twice, since second occurrences of all five are scored.
 
 «Only seen classes are provided» in training, so new labels must be played: in each training batch a random part of the
 seen labels, as large as that of the new ones in the test, is taken for unknown to the network.
