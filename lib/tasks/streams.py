@@ -69,7 +69,8 @@ def score(logits: Float[Tensor, "*any labels"], ys: Int[Tensor, "*any"]) -> Scor
 
 def rank_of(values: Float[Tensor, "*any labels"], chosen: Float[Tensor, "*any 1"]) -> Float[Tensor, "*any"]:
     """The rank of a chosen value among the others, from 1; ties share the mean of their ranks."""
-    greater, equal = (values > chosen).sum(-1), (values == chosen).sum(-1)
+    # Counted in 32 bits: several times as fast as in 64 on a CPU.
+    greater, equal = ((values > chosen).sum(-1, dtype=torch.int32), (values == chosen).sum(-1, dtype=torch.int32))
     return (greater + (equal + 1) / 2).to(torch.float32)
 
 
