@@ -25,7 +25,7 @@ from tqdm import tqdm
 from lib import ledger
 from lib.baselines.language import LanguageModel, LanguageModelConfig
 from lib.baselines.neural_cache import CacheConfig, NeuralCache
-from lib.config import to_dict
+from lib.config import added, to_dict
 from lib.data.text import Corpus, load_corpus
 from lib.experiments import lmn_language_tables as tables
 from lib.experiments import runs
@@ -97,6 +97,9 @@ class LanguageConfig:
     """Settings that are tried there, of either method."""
     streams: int = 1
     """Into how many streams the text is cut to be scored; each has the whole `memory` (paper: silent, presumably 1)."""
+    tuning_streams: int = added(1)
+    """Into how many streams that text is cut. Long ones: a memory may do well while it fills and then stand still, as
+    LMN's does if `evict` is `least` and frequent words have gathered all the weight."""
     combiner: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
             updates=1_000,
@@ -168,6 +171,7 @@ def config_of(variant: str, profile: str) -> LanguageConfig:
         training=replace(paper.training, learning_rate=1e-2, updates=40, **few),
         tuning_words=400,
         trials=2,
+        tuning_streams=10,
         streams=10,
         combiner=replace(paper.combiner, updates=5, **few | {"validate_every": 5}),
         combiner_block=10,
@@ -264,10 +268,6 @@ class Reading:
     tuned_before: Callable[[], ledger.Record | None] = lambda: None
     """The record of LMN-fixed on the same LSTM, whose settings are then not chosen anew."""
 
-    def loss(self, learner: Any, tokens: Tensor, what: str = "") -> float:
-        """`mean_loss` as the config has it."""
-        return mean_loss(learner, tokens, self.config.streams, what if self.progress else "")
-
     def cache(self, model: LanguageModel, setting: dict[str, Any]) -> NeuralCache:
         """The neural cache in a setting."""
         return NeuralCache(model, CacheConfig(self.config.memory, **setting))
@@ -279,8 +279,10 @@ class Reading:
 
     def tuned(self, start: dict, trials: Sequence[dict], build: Callable[[dict], Any]) -> tuple[dict, list[dict]]:
         """`tune` on the first words of the validation text."""
-        tokens = self.text.validation[: self.config.tuning_words]
-        return tune(start, trials[: self.config.trials], lambda setting: self.loss(build(setting), tokens, "tuning"))
+        tokens, streams = self.text.validation[: self.config.tuning_words], self.config.tuning_streams
+        progress = "tuning" if self.progress else ""
+        trials = trials[: self.config.trials]
+        return tune(start, trials, lambda setting: mean_loss(build(setting), tokens, streams, progress))
 
     def metrics(self, model: LanguageModel) -> dict[str, Any]:
         """Test perplexity of the config's method, with what was tried to get there."""
@@ -302,7 +304,7 @@ class Reading:
             learner, found = self.lmn(model, setting), {"setting": setting, "tuning": tried}
             found["combiner"] = self.train_combiner(learner)
         tuned = time.monotonic()
-        loss = self.loss(learner, self.text.test, "testing")
+        loss = mean_loss(learner, self.text.test, self.config.streams, "testing" if self.progress else "")
         words = side_by_side(self.text.test, self.config.streams)[0].numel()
         seconds = {"tuning": tuned - started, "test": time.monotonic() - tuned}
         return {"perplexity": math.exp(loss), "log_perplexity": loss, "words": words, "seconds": seconds, **found}
