@@ -102,7 +102,8 @@ group("the page", () => {
     await page.mouse.move(x + 90, y - 90);
     assert.equal(await range("Turn the key").inputValue(), "90", "let go is let go");
     await page.mouse.click(x - 70, y + 70);
-    assert.equal(await range("Turn the key").inputValue(), "-135");
+    const turned = Number(await range("Turn the key").inputValue());
+    assert.ok(Math.abs(turned + 135) <= 1, `turned to ${turned}: to a degree, since a click is at a whole pixel and the plane need not be`);
     await context.close();
   });
 
