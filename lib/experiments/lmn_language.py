@@ -363,7 +363,8 @@ def pretrained(corpus: str, profile: str, seed: int, options: RunOptions) -> Lan
 
 def run(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Record | None:
     """Train the LSTM unless that is done, test the variant's method, and record it."""
-    return runs.run_alone(pretraining(variant, profile, seed, replace(options, unroll="plain")))
+    options = replace(options, unroll="plain", keep_checkpoint=False)  # 37 MB of weights: not for a repository
+    return runs.run_alone(pretraining(variant, profile, seed, options))
 
 
 EXPERIMENTS = (

@@ -79,6 +79,12 @@ def test_each_row_is_recorded_and_all_of_a_corpus_share_one_lstm(book):
     assert max(losses["cache"], losses["lmn-fixed"], losses["lmn"]) < losses["lstm"] - 0.1
 
 
+def test_weights_too_large_for_a_repository_are_not_kept(book):
+    options = RunOptions(device="cpu", progress=False, runs=book / "runs", keep_checkpoint=True)
+    assert language.run("wikitext-2-lstm", "smoke", 0, options).checkpoint is None
+    assert not (book / "data" / "checkpoints").exists()
+
+
 def test_lmn_takes_the_settings_of_lmn_fixed_from_its_record_alone_if_it_is_of_the_same_run(book, monkeypatch):
     run(book, "text8-lmn-fixed")
     monkeypatch.setattr(language, "tune", None)  # no further tuning
