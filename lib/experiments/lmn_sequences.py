@@ -33,16 +33,26 @@ from lib import ledger
 from lib.baselines.dntm import DNTM, DNTMConfig
 from lib.baselines.maml import MAML, MAMLConfig
 from lib.baselines.rei import Rei, ReiConfig
-from lib.baselines.sequence import TokenNetwork, TokenNetworkConfig, larger_lstm
+from lib.baselines.sequence import TokenNetwork, TokenNetworkConfig
 from lib.config import to_dict
 from lib.data.sequences import NAMES, Sequences, load_sequences
 from lib.experiments import lmn_sequence_tables as tables
 from lib.experiments import runs
 from lib.experiments.base import Experiment, RunOptions
+from lib.experiments.lmn_sequence_configs import (
+    CONFIGS,
+    METHODS,
+    READINGS,
+    SequencesConfig,
+    chosen,
+    described,
+    in_profile,
+    with_labels,
+)
 from lib.methods.lmn import LMN, LMNConfig
 from lib.report import Table
 from lib.tasks.streams import StreamSampler, StreamTask, WholeStreams
-from lib.training import TrainingConfig, evaluate, pick_device, train
+from lib.training import evaluate, pick_device, train
 from lib.training.checkpoint import CheckpointError, load_checkpoint, read_details, save_checkpoint
 from lib.training.loop import TrainingResult
 
@@ -50,133 +60,7 @@ PAPER = "Shankar & Sarawagi 2018"
 MOST_KEPT = 1_000_000  # weights that a record keeps: 4 MB
 TOLERANCE = 0.002  # nats; of a committed checkpoint, for rounding on another machine
 TEST_BATCH = 16
-TRIALS = 6  # settings that each method may try on the validation sequences
-BASE = TrainingConfig(
-    updates=1_000,
-    learning_rate=3e-3,
-    clip=1.0,
-    log_every=20,
-    validate_every=20,
-    checkpoint_every=20,
-    optimizer="adam",  # «in all experiments we used the Adam optimizer»
-)
-
-
-@dataclass(frozen=True)
-class SequencesConfig:
-    """One run: a method on a data set, the settings that it tries, and its training."""
-
-    data: str
-    learner: Any
-    """A config; its `labels` are those of the data, once that is at hand."""
-    settings: tuple[dict[str, Any], ...]
-    """What is tried: changes of the learner, and `learning_rate`."""
-    training: TrainingConfig = BASE
-    trial_updates: int = 200
-    """Of each setting that is tried."""
-    steps: int = 150
-    """Longest window of a sequence in training; tests take whole sequences."""
-    test_steps: int | None = None
-    """Longest part of a sequence in tests and validations, None for all of it."""
-    network: "SequencesConfig | None" = None
-    """How the network that LMN adapts is trained."""
-
-    def __post_init__(self):
-        if len(self.settings) != TRIALS:
-            raise ValueError(f"every method tries {TRIALS} settings, not {len(self.settings)}")
-
-
-def product(**choices: tuple) -> tuple[dict[str, Any], ...]:
-    """All combinations of choices, as settings."""
-    found: list[dict[str, Any]] = [{}]
-    for name, values in choices.items():
-        found = [setting | {name: value} for setting in found for value in values]
-    return tuple(found)
-
-
-def method_configs(data: str) -> dict[str, SequencesConfig]:
-    """The rows of a data set at the paper profile."""
-    network = TokenNetworkConfig(labels=1)
-    regularised = product(dropout=(0.2, 0.5, 0.8), learning_rate=(1e-3, 3e-3))
-    retuned = product(rate=(0.1, 0.3, 1.0), learning_rate=(1e-3, 3e-3))
-    adapted = SequencesConfig(data, network, regularised)
-    return {
-        "network": adapted,
-        "lstm": SequencesConfig(data, larger_lstm(1, network), regularised),
-        "rei": SequencesConfig(data, ReiConfig(labels=1), retuned),
-        "maml": SequencesConfig(data, MAMLConfig(labels=1), retuned),
-        "maml-2": SequencesConfig(data, MAMLConfig(labels=1, order=2), retuned),
-        "dntm": SequencesConfig(data, DNTMConfig(labels=1), product(cells=(32, 64, 128), learning_rate=(1e-3, 3e-3))),
-        "lmn-fixed": SequencesConfig(
-            data, LMNConfig(theta=0.5), product(theta=(0.5, 0.7, 0.9), margin=(1.0, 4.0)), network=adapted
-        ),
-        "lmn": SequencesConfig(
-            data, LMNConfig(), product(margin=(1.0, 4.0), learning_rate=(3e-3, 1e-2, 3e-2)), network=adapted
-        ),
-    }
-
-
-def reading_configs(data: str = "fsq-nyc") -> dict[str, SequencesConfig]:
-    """Other readings of the paper than the ones taken, each with as many settings to try, on one data set."""
-    fixed, combined = (method_configs(data)[method] for method in ("lmn-fixed", "lmn"))
-
-    def fixed_with(**changes: Any) -> SequencesConfig:
-        return replace(fixed, learner=replace(fixed.learner, **changes))
-
-    return {
-        "one-cell": fixed,
-        "three-cells": fixed_with(cells=3),
-        "three-cells-kernel": fixed_with(cells=3, update_weights="kernel"),
-        "three-cells-zeros": fixed_with(cells=3, new_cells="zeros"),
-        "always-write": replace(fixed, settings=product(margin=(1e6,), theta=(0.4, 0.5, 0.6, 0.7, 0.8, 0.9))),
-        "no-strength": fixed_with(strength=0.0),
-        "combiner": combined,
-        "combiner-all-states": replace(combined, learner=replace(combined.learner, states="all")),
-    }
-
-
-METHODS = tuple(method_configs(NAMES[0]))
-TABLE2 = {f"{data}-{method}": config for data in NAMES for method, config in method_configs(data).items()}
-READINGS = reading_configs()
-CONFIGS = {tables.NAME: TABLE2, tables.READINGS: READINGS}
 BUILDERS: dict[type, Callable[[Any], nn.Module]] = {ReiConfig: Rei, MAMLConfig: MAML, DNTMConfig: DNTM}
-
-
-def in_profile(paper: SequencesConfig, profile: str) -> SequencesConfig:
-    """A config of the paper profile, cut down to another."""
-    network = paper.network and in_profile(paper.network, profile)
-    if profile == "paper":
-        return paper
-    if profile == "short":
-        training = replace(paper.training, updates=120)
-        return replace(paper, training=training, trial_updates=40, network=network)
-    training = replace(paper.training, updates=4, batch_size=4, log_every=2, validate_every=2, checkpoint_every=2)
-    return replace(paper, training=training, trial_updates=2, steps=20, test_steps=20, network=network)
-
-
-def with_labels(config: SequencesConfig, labels: int) -> SequencesConfig:
-    """The config once the data is at hand."""
-    network = config.network and with_labels(config.network, labels)
-    learner = config.learner if isinstance(config.learner, LMNConfig) else replace(config.learner, labels=labels)
-    return replace(config, learner=learner, network=network)
-
-
-def described(config: SequencesConfig) -> dict[str, Any]:
-    """The config as a record keeps it: without the number of labels, which is the data's."""
-    content = to_dict(config)
-    content["learner"].pop("labels", None)
-    if config.network:
-        content["network"] = described(config.network)
-    return content
-
-
-def chosen(config: SequencesConfig, setting: dict[str, Any]) -> SequencesConfig:
-    """The config with one of its settings."""
-    rest = {name: value for name, value in setting.items() if name != "learning_rate"}
-    rate = setting.get("learning_rate", config.training.learning_rate)
-    return replace(
-        config, learner=replace(config.learner, **rest), training=replace(config.training, learning_rate=rate)
-    )
 
 
 def build_task(config: SequencesConfig, sequences: Sequences, seed: int, device: torch.device) -> StreamTask:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lib.tasks.reconstruction import LossTally
 from lib.tasks.streams import Streams
 
 
@@ -50,35 +51,6 @@ def side_by_side(tokens: Int[Tensor, " words"], size: int) -> tuple[Int[Tensor, 
     return tokens[:used].view(size, time), tokens[1 : used + 1].view(size, time)
 
 
-@dataclass
-class LikelihoodTally:
-    """The mean negative log-likelihood of a word."""
-
-    loss: Tensor
-    """(), the sum of the batches' mean losses."""
-    batches: Tensor
-    """(), how many there were."""
-
-    @classmethod
-    def empty(cls, device: torch.device | str = "cpu") -> "LikelihoodTally":
-        """Nothing counted yet."""
-        return cls(torch.zeros((), device=device, dtype=torch.float64), torch.zeros((), device=device))
-
-    def add(self, outputs: Float[Tensor, "batch time"], batch: Streams, loss: Float[Tensor, ""]) -> None:
-        """Count a batch. All batches are of one size."""
-        self.loss += loss.detach()
-        self.batches += 1
-
-    def reset(self) -> None:
-        """Nothing counted any more, in place."""
-        self.loss.zero_()
-        self.batches.zero_()
-
-    def summary(self) -> dict[str, float]:
-        """Mean loss, in nats a word."""
-        return {"loss": self.loss.item() / max(self.batches.item(), 1)}
-
-
 @dataclass(frozen=True)
 class LanguageTask:
     """Text to train a language model on, and text to validate on. A learner's outputs are log-likelihoods."""
@@ -95,6 +67,6 @@ class LanguageTask:
         """Mean negative log-likelihood, in nats a word."""
         return -outputs.mean()
 
-    def tally(self) -> LikelihoodTally:
-        """An empty score."""
-        return LikelihoodTally.empty(self.device)
+    def tally(self) -> LossTally:
+        """An empty score, in nats a word. All batches are of one size."""
+        return LossTally(*(torch.zeros((), device=self.device, dtype=kind) for kind in (torch.float64, torch.float32)))

@@ -1,6 +1,7 @@
 """Images to be reconstructed: what the autoencoder of the nearest-neighbour baseline learns from."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ class LossTally:
     batches: Tensor
     """(), how many there were."""
 
-    def add(self, logits: Tensor, batch: Episodes, loss: Float[Tensor, ""]) -> None:
+    def add(self, outputs: Tensor, batch: Any, loss: Float[Tensor, ""]) -> None:
         """Count a batch."""
         self.loss += loss.detach()
         self.batches += 1
@@ -30,7 +31,7 @@ class LossTally:
         self.batches.zero_()
 
     def summary(self) -> dict[str, float]:
-        """The mean loss, nats a pixel."""
+        """The mean loss, in the task's nats a pixel or a word."""
         return {"loss": self.loss.item() / max(self.batches.item(), 1)}
 
 

@@ -13,7 +13,7 @@ from lib.data.sequences import NAMES, Part, Sequences
 from lib.experiments import PROFILES, RunOptions, claims
 from lib.experiments import lmn_sequence_tables as tables
 from lib.experiments import lmn_sequences as table2
-from lib.experiments.lmn_sequences import METHODS, TABLE2, TRIALS
+from lib.experiments.lmn_sequence_configs import BASE, METHODS, TABLE2, TRIALS
 from lib.training.checkpoint import CheckpointError
 
 
@@ -148,7 +148,7 @@ def test_a_changed_checkpoint_and_other_data_are_noticed(book, monkeypatch):
 def test_methods_have_the_paper_s_sizes_and_equal_budgets():
     assert {f"{data}-{method}" for data in NAMES for method in METHODS} == TABLE2.keys()
     for config in TABLE2.values():
-        assert len(config.settings) == TRIALS and config.training == table2.BASE
+        assert len(config.settings) == TRIALS and config.training == BASE
         if isinstance(config.learner, TokenNetworkConfig) and config.learner.cell == "lstm":
             recurrent = 4 * config.learner.hidden * (config.learner.hidden + config.learner.embedding)
             assert recurrent == pytest.approx(5 * 3 * 50 * 100, rel=0.05)
