@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from lib.memory.labelled import TINY
-from lib.methods.lmn import LMN, LMNConfig, margin_too_small, normalised
+from lib.methods.lmn import LMN, LMNConfig, margin_too_small, normalised, own_and_best_other
 
 
 class MaskMemory:
@@ -126,7 +126,7 @@ class DenseLMN:
     @torch.no_grad()
     def observe(self, x: Shaped[Tensor, "1 ..."], y: Int[Tensor, " 1"]) -> None:
         """Reveal y, the label of the x that was predicted last (figure 2)."""
-        if margin_too_small(self.mixed, y, self.config.margin):
+        if margin_too_small(*own_and_best_other(self.mixed, y), self.config.margin):
             self.memory.write(self.hidden[0], y[0], self.mixed.argmax() != y[0], self.config.decay)
         network_wrong = self.network_p.argmax() != y[0]
         memory_wrong = (self.memory_p.argmax() != y[0]) | (self.memory_p.amax() <= 0)

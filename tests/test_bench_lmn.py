@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib import bench, bench_lmn, cli
+from lib import bench, bench_lmn, bench_lmn_adaptation, bench_steps, cli
 from lib.bench_lmn import Case
 from lib.bench_lmn_dense import DenseLMN, MaskMemory, TableMemory
 from tests.cases import random_cases, seeds
@@ -28,8 +28,9 @@ SMALL = {
 @pytest.fixture(scope="module")
 def measured() -> Iterator[bench.Bench]:
     with pytest.MonkeyPatch.context() as shorter:
-        for name, value in (("STEPS", 4), ("STREAM", 6), ("TRAINED", (2, 4))):
-            shorter.setattr(bench_lmn, name, value)
+        shorter.setattr(bench_lmn, "STEPS", 4)
+        shorter.setattr(bench_lmn_adaptation, "STREAM", 6)
+        shorter.setattr(bench_lmn_adaptation, "TRAINED", (2, 4))
         yield bench_lmn.bench_lmn(CPU, 2, **SMALL)
 
 
@@ -100,9 +101,9 @@ def test_a_step_of_lmn_is_over_what_is_in_memory_and_a_write_over_one_label():
 
 def test_every_part_of_every_case_is_measured(measured):
     ways = {bench_lmn.TABLE, bench_lmn.MASK, bench_lmn.SPARSE}
-    compared = measured.comparisons[:15]
+    compared = measured.comparisons[:18]
     for case in SMALL["cases"]:
-        for part in (*bench_lmn.PARTS, bench_lmn.BOTH):
+        for part in (*bench_lmn.PARTS, bench_lmn.BOTH, bench_lmn.ADDED):
             (found,) = [each for each in compared if each.title == f"{part}: {case.title}"]
             assert {way.name for way in found.ways} == ways
             assert all(len(way.seconds) == 2 and min(way.seconds) > 0 for way in found.ways)
@@ -121,7 +122,7 @@ def test_a_mask_that_would_not_fit_is_left_out(monkeypatch):
     monkeypatch.setattr(bench_lmn, "MOST_MASKED", 30 * 5 - 1)
     case = Case(30, 5)
     found = bench_lmn.compare_with_dense(case, 1, CPU)
-    assert [[way.name for way in each.ways] for each in found] == 5 * [[bench_lmn.TABLE, bench_lmn.SPARSE]]
+    assert [[way.name for way in each.ways] for each in found] == 6 * [[bench_lmn.TABLE, bench_lmn.SPARSE]]
     some = bench.Bench("lmn", {"name": "a machine", "threads": 1, "torch": "2"}, None, 1.0, tuple(found), ())
     assert bench_lmn.dense_table(some, (case,)).rows[2].cells == ()
 
@@ -131,22 +132,22 @@ def test_the_tables_show_rates_and_ratios(measured):
         ways = zip(comparison.ways, seconds, strict=True)
         return replace(comparison, ways=tuple(replace(way, seconds=(each,)) for way, each in ways))
 
-    changed = [with_medians(each, 0.1, 0.8, 0.002) for each in measured.comparisons[:15]]
+    changed = [with_medians(each, 0.1, 0.8, 0.002) for each in measured.comparisons[:18]]
     changed += [
         with_medians(each, *(0.01, 0.02, 0.002, 0.03, 0.04, 0.05)[: len(each.ways)])
-        for each in measured.comparisons[15:]
+        for each in measured.comparisons[18:]
     ]
     known = replace(measured, comparisons=tuple(changed))
     rows = bench_lmn.dense_table(known, SMALL["cases"]).rows
     assert [row.cells[0] for row in rows[:3]] == ["500", "50", "400"] and len(rows) == 9
-    rows = bench_lmn.adaptation_table(known, SMALL["vocabularies"]).rows
-    assert [row.label for row in rows[:6]] == list(bench_lmn.make_learners(2))
+    rows = bench_lmn_adaptation.adaptation_table(known, SMALL["vocabularies"]).rows
+    assert [row.label for row in rows[:6]] == list(bench_lmn_adaptation.make_learners(2))
     assert rows[0].cells == ("10", "10", "10", "1", "10", "1") and rows[1].cells == ("20", "20", "20", "2", "–", "–")
     assert rows[4].cells == ("40", "40", "40", "4", "30", "3") and rows[11].cells[4:] == ("–", "–")
 
 
 def test_maml_by_autograd_gives_what_maml_gives():
-    learners = bench_lmn.make_learners(20)
+    learners = bench_lmn_adaptation.make_learners(20)
     fast, plain = learners["MAML, first order"].double(), learners["MAML, first order, by autograd"].double()
     plain.load_state_dict(fast.state_dict())
     tokens = torch.randint(20, (1, 13), generator=torch.Generator().manual_seed(0))
@@ -170,6 +171,6 @@ def test_from_the_command_line_to_what_is_kept(measured, monkeypatch, capsys, tm
 
 def test_one_thread_is_timed_by_what_the_processor_gave_it(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    assert bench_lmn.clock_of(CPU) is bench_lmn.time.process_time
+    assert bench_steps.clock_of(CPU) is bench_steps.time.process_time
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    assert bench_lmn.clock_of(CPU) is bench_lmn.time.perf_counter
+    assert bench_steps.clock_of(CPU) is bench_steps.time.perf_counter

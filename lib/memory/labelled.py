@@ -88,12 +88,14 @@ def updated(
     it; λ by the kernel, as equation 2 does.
     """
     room = weights.shape[1]
+    if room == 1:  # the one cell takes all, and is never replaced
+        return vectors + hidden.unsqueeze(1), decay * weights + 1, torch.full_like(count, -1)
     at = torch.arange(room, device=weights.device)
     held = at < count.unsqueeze(1)
     share = shares(cosine(hidden, vectors.unsqueeze(1)), held.unsqueeze(1), sharpness).squeeze(1)
     least = weights.masked_fill(~held, torch.inf).argmin(1)
     place = torch.where(count < room, count, least)
-    replaced = torch.where(wrong, place, -1) if room > 1 else torch.full_like(place, -1)
+    replaced = torch.where(wrong, place, -1)
     own = at == replaced.unsqueeze(1)
     vectors = torch.where(own.unsqueeze(2), hidden.unsqueeze(1), vectors + share.unsqueeze(2) * hidden.unsqueeze(1))
     weights = torch.where(own, 1.0, torch.where(held, decay * weights + share, weights))
@@ -191,22 +193,22 @@ class LabelledMemory:
     ) -> Write:
         """Write h under its revealed label y in the streams `with_loss`; touches no other label's cells (figure 2)."""
         self.clock += 1
-        stream = torch.arange(len(ys), device=ys.device)
-        row = self.row_of[stream, ys]
+        row = self.row_of.gather(1, ys.unsqueeze(1)).squeeze(1)
         new_row = with_loss & (row < 0)
         if new_row.any():
             row = self._take_rows(row, ys, new_row)
-        at = (stream, row.clamp(min=0))
-        # Streams without loss write back what they have.
-        vectors, weights, count = self.vectors[at], self.weights[at], self.count[at]
+        stream = with_loss.nonzero().squeeze(1)
+        at = (stream, row[stream])
+        count = self.count[at]
         # A new row has nothing that could be replaced: its first cell is the present vector either way.
         replaces = wrong & ~new_row if self.new_cells == "on demand" else wrong
-        new_vectors, new_weights, replaced = updated(hidden, vectors, weights, count, replaces, decay, sharpness)
-        replaced = torch.where(with_loss, replaced, -1)
-        self.vectors[at] = torch.where(with_loss.view(-1, 1, 1), new_vectors, vectors)
-        self.weights[at] = torch.where(with_loss.unsqueeze(1), new_weights, weights)
-        self.count[at] = torch.maximum(count, replaced + 1)
-        self.written[at] = torch.where(with_loss, self.clock, self.written[at])
+        self.vectors[at], self.weights[at], own_replaced = updated(
+            hidden[stream], self.vectors[at], self.weights[at], count, replaces[stream], decay, sharpness
+        )
+        self.count[at] = torch.maximum(count, own_replaced + 1)
+        self.written[at] = self.clock
+        replaced = torch.full_like(row, -1)
+        replaced[stream] = own_replaced
         return Write(row, new_row, replaced)
 
     def _take_rows(self, row: Tensor, ys: Tensor, new_row: Tensor) -> Tensor:

@@ -255,9 +255,7 @@ class LMN(nn.Module):
             p = normalised((1 - step.theta) * step.network_p + step.theta * memory_p)
             return p.gather(1, y).squeeze(1).clamp(min=TINY).log()
         labels, (theta, elsewhere) = self.memory.row_labels, (step.theta[:, :-1], step.theta[:, -1:])
-        network_p = step.network_p.gather(1, labels.clamp(min=0)) * (labels >= 0)
-        held = (1 - theta) * network_p + theta * step.memory_p
-        total = held.sum(1, keepdim=True) + (1 - elsewhere) * (1 - network_p.sum(1, keepdim=True)).clamp(min=0)
+        held, total = held_and_total(step.network_p, labels, step.memory_p, theta, elsewhere)
         own = labels == y
         in_memory = own.any(1, keepdim=True)
         p = torch.where(in_memory, (held * own).sum(1, keepdim=True), (1 - elsewhere) * step.network_p.gather(1, y))
@@ -266,9 +264,10 @@ class LMN(nn.Module):
 
     def _reveal(self, step: Step, y: Tensor) -> None:
         config, memory, labels = self.config, self.memory, self.memory.row_labels
-        with_loss = margin_too_small(step.mixed, y, config.margin)
-        wrong = step.mixed.argmax(1) != y
-        errors = [step.network_p.argmax(1) != y, memory_answers(labels, step.memory_p) != y]
+        own, other = own_and_best_other(step.mixed, y)
+        with_loss, wrong = margin_too_small(own, other, config.margin), ~(own > other)
+        own, other = own_and_best_other(step.network_p, y)
+        errors = [~(own > other), memory_is_wrong(labels, step.memory_p, y)]
         sharpness = config.sharpness if config.update_weights == "kernel" else 1.0
         self.last_write = memory.write(step.hidden, y, with_loss, wrong, config.decay, sharpness)
         mu, given = self._states_after(step, labels)
@@ -302,15 +301,34 @@ def mixed(
     theta: Float[Tensor, "batch rows"],
     elsewhere: Float[Tensor, "batch 1"],
 ) -> Float[Tensor, "batch labels"]:
-    """P_t(y | x_t) ∝ (1 - θ_ty) r_ty + θ_ty s_ty (equation 5).
+    """P_t(y | x_t) ∝ (1 - θ_ty) r_ty + θ_ty s_ty (equation 5). Not differentiable: see `held_and_total`.
 
     theta: of the labels of the memory's rows; row_labels is -1 where a row is not in use. elsewhere: θ of all other
     labels, whose s_ty is 0.
     """
-    labels = network_p.shape[1]
-    held = (1 - theta) * network_p.gather(1, row_labels.clamp(min=0)) + theta * memory_p
-    places = torch.where(row_labels < 0, labels, row_labels)
-    return normalised(F.pad((1 - elsewhere) * network_p, (0, 1)).scatter(1, places, held)[:, :labels])
+    held, total = held_and_total(network_p, row_labels, memory_p, theta, elsewhere)
+    batch, labels = network_p.shape
+    scale = 1 / total.clamp(min=TINY)
+    p = network_p.new_empty(batch, labels + 1)  # the last is for the rows that are not in use
+    torch.mul(network_p, (1 - elsewhere) * scale, out=p[:, :labels])  # the only pass over all labels
+    p = p.scatter_(1, torch.where(row_labels < 0, labels, row_labels), held * scale)[:, :labels]
+    return p if (total > 0).all() else torch.where(total > 0, p, 1 / labels)
+
+
+def held_and_total(
+    network_p: Float[Tensor, "batch labels"],
+    row_labels: Int[Tensor, "batch rows"],
+    memory_p: Float[Tensor, "batch rows"],
+    theta: Float[Tensor, "batch rows"],
+    elsewhere: Float[Tensor, "batch 1"],
+) -> tuple[Float[Tensor, "batch rows"], Float[Tensor, "batch 1"]]:
+    """Equation 5 before it is normalised, of each row's label, and its sum over all labels; by the rows alone.
+
+    The sum is 0 where nothing has any chance, as with θ = 1 and an empty memory.
+    """
+    network_p = network_p.gather(1, row_labels.clamp(min=0)) * (row_labels >= 0)
+    held = (1 - theta) * network_p + theta * memory_p
+    return held, held.sum(1, keepdim=True) + (1 - elsewhere) * (1 - network_p.sum(1, keepdim=True)).clamp(min=0)
 
 
 def normalised(p: Float[Tensor, "batch labels"]) -> Float[Tensor, "batch labels"]:
@@ -327,20 +345,26 @@ def over_all(
     return values.new_zeros(len(values), labels + 1).scatter(1, places, values)[:, :labels]
 
 
+def own_and_best_other(
+    p: Float[Tensor, "batch labels"], y: Int[Tensor, " batch"]
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+    """The chance of y, and the best that another label has; y was predicted if the first is greater."""
+    chosen = y.unsqueeze(1)
+    return p.gather(1, chosen).squeeze(1), p.scatter(1, chosen, -1.0).amax(1)
+
+
 def margin_too_small(
-    p: Float[Tensor, "batch labels"], y: Int[Tensor, " batch"], margin: float
+    own: Float[Tensor, " batch"], other: Float[Tensor, " batch"], margin: float
 ) -> Bool[Tensor, " batch"]:
     """The loss of figure 2 is not zero: log P(y) does not exceed the best other label's log P by `margin`."""
-    chosen = y.unsqueeze(1)
-    best_other = p.scatter(1, chosen, -1.0).amax(1)
-    return ~(p.gather(1, chosen).squeeze(1).log() - best_other.log() >= margin)
+    return ~(own.log() - other.log() >= margin)
 
 
-def memory_answers(
-    row_labels: Int[Tensor, "batch rows"], memory_p: Float[Tensor, "batch rows"]
-) -> Int[Tensor, " batch"]:
-    """The label that memory alone would choose; -1 where it is empty."""
+def memory_is_wrong(
+    row_labels: Int[Tensor, "batch rows"], memory_p: Float[Tensor, "batch rows"], y: Int[Tensor, " batch"]
+) -> Bool[Tensor, " batch"]:
+    """Memory alone would not choose y; an empty one chooses nothing."""
     if not memory_p.shape[1]:
-        return row_labels.new_full((len(row_labels),), -1)
-    highest, row = memory_p.max(1, keepdim=True)
-    return torch.where(highest > 0, row_labels.gather(1, row), -1).squeeze(1)
+        return torch.ones_like(y, dtype=torch.bool)
+    own = row_labels == y.unsqueeze(1)
+    return ~((memory_p * own).sum(1) > memory_p.masked_fill(own, 0.0).amax(1))

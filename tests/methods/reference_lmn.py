@@ -82,6 +82,11 @@ def cosine(a, b):
     return float(a @ b) / lengths if lengths > 0 else 0.0
 
 
+def best(values, y):
+    """y alone has the highest value."""
+    return all(values[y] > value for z, value in enumerate(values) if z != y)
+
+
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
@@ -119,14 +124,13 @@ def stream(settings, hidden, logits, ys, combiner=None):
                 theta[label] = sigmoid(combiner["theta"] @ mu[label] + combiner["theta_bias"])
         p = (1 - theta) * r + theta * s
         p = p / p.sum() if p.sum() > 0 else np.full(labels, 1 / labels)
-        network_error = float(r.argmax() != y)
-        memory_error = float(s.sum() == 0 or s.argmax() != y)
+        network_error, memory_error, wrong = (float(not best(each, y)) for each in (r, s, p))
         other = max(p[z] for z in range(labels) if z != y)
         with np.errstate(divide="ignore", invalid="ignore"):
             enough = np.log(p[y]) - np.log(other) >= settings.margin
         before = set(memory.cells)
         if not enough:
-            memory.write(h, y, p.argmax() != y, t + 1)
+            memory.write(h, y, wrong, t + 1)
         last_r, last_s = r, s.copy()
         if not settings.every_state:
             for changed in set(memory.cells) ^ before:  # came, or was forgotten and is like all others outside again

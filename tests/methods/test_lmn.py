@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from lib.methods.lmn import LMN, LMNConfig, margin_too_small
+from lib.methods.lmn import LMN, LMNConfig, margin_too_small, own_and_best_other
 from tests.cases import random_cases, seeds
 from tests.methods import reference_lmn as reference
 
@@ -260,7 +260,7 @@ def test_margin(seed, margin):
     y = torch.arange(6) % 5
     for b in range(6):
         loss = -min(0, math.log(p[b, y[b]]) - max(math.log(p[b, z]) for z in range(5) if z != y[b]) - margin)
-        assert margin_too_small(p, y, margin)[b].item() == (loss > 0)
+        assert margin_too_small(*own_and_best_other(p, y), margin)[b].item() == (loss > 0)
 
 
 def test_errors():
