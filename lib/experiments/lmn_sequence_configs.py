@@ -7,7 +7,7 @@ from lib.baselines.dntm import DNTMConfig
 from lib.baselines.maml import MAMLConfig
 from lib.baselines.rei import ReiConfig
 from lib.baselines.sequence import TokenNetworkConfig, larger_lstm
-from lib.config import to_dict
+from lib.config import added, to_dict
 from lib.data.sequences import NAMES
 from lib.experiments import lmn_sequence_tables as tables
 from lib.methods.lmn import LMNConfig
@@ -43,6 +43,8 @@ class SequencesConfig:
     """Longest part of a sequence in tests and validations, None for all of it."""
     network: "SequencesConfig | None" = None
     """How the network that LMN adapts is trained."""
+    test_states: str | None = added(None)
+    """`states` of an LMN in tests and checkpoints, None for those of its training."""
 
     def __post_init__(self):
         if len(self.settings) != TRIALS:
@@ -94,7 +96,7 @@ def reading_configs(data: str = "fsq-nyc") -> dict[str, SequencesConfig]:
         "always-write": replace(fixed, settings=product(margin=(1e6,), theta=(0.4, 0.5, 0.6, 0.7, 0.8, 0.9))),
         "no-strength": fixed_with(strength=0.0),
         "combiner": combined,
-        "combiner-all-states": replace(combined, learner=replace(combined.learner, states="all")),
+        "combiner-all-states": replace(combined, test_states="all"),
     }
 
 
@@ -102,6 +104,7 @@ METHODS = tuple(method_configs(NAMES[0]))
 TABLE2 = {f"{data}-{method}": config for data in NAMES for method, config in method_configs(data).items()}
 READINGS = reading_configs()
 CONFIGS = {tables.NAME: TABLE2, tables.READINGS: READINGS}
+TRAINED_AS = {"combiner": "lmn", "combiner-all-states": "lmn"}  # readings that need no training beside table 2's
 
 
 def in_profile(paper: SequencesConfig, profile: str) -> SequencesConfig:
@@ -130,6 +133,13 @@ def described(config: SequencesConfig) -> dict[str, Any]:
     if config.network:
         content["network"] = described(config.network)
     return content
+
+
+def tested(config: SequencesConfig) -> SequencesConfig:
+    """The config of what is tested and kept, once training is over."""
+    if config.test_states is None:
+        return config
+    return replace(config, learner=replace(config.learner, states=config.test_states))
 
 
 def chosen(config: SequencesConfig, setting: dict[str, Any]) -> SequencesConfig:

@@ -28,7 +28,7 @@ READING_LABELS = {
     "always-write": "one cell, written at every step",
     "no-strength": "one cell, δ = 0: its weight α counts for nothing",
     "combiner": "LMN, one state for all labels that are not in memory",
-    "combiner-all-states": "LMN, a state for every label",
+    "combiner-all-states": "the same combiner, tested with a state for every label",
 }
 
 

@@ -43,10 +43,12 @@ from lib.experiments.lmn_sequence_configs import (
     CONFIGS,
     METHODS,
     READINGS,
+    TRAINED_AS,
     SequencesConfig,
     chosen,
     described,
     in_profile,
+    tested,
     with_labels,
 )
 from lib.methods.lmn import LMN, LMNConfig
@@ -133,7 +135,7 @@ def fit(
         started = time.monotonic()
         score = evaluate(learner, task, task.validation, validations, TEST_BATCH)["log_perplexity"]
         return TrainingResult(0, True, time.monotonic() - started, []), score
-    identity = {"config": to_dict(config), "data": workplace.data, "seed": seed}
+    identity = {"config": to_dict(replace(config, test_states=None)), "data": workplace.data, "seed": seed}
     best = folder / "best.safetensors"
     lowest = read_details(best)["log_perplexity"] if best.exists() else math.inf
 
@@ -178,7 +180,7 @@ def run(experiment: str, variant: str, profile: str, seed: int, options: RunOpti
     """Tune, train, test and record one row."""
     paper = CONFIGS[experiment][variant]
     sequences = load_sequences(paper.data)
-    method = variant.removeprefix(f"{paper.data}-")
+    method = TRAINED_AS.get(variant, variant.removeprefix(f"{paper.data}-"))
     config = with_labels(in_profile(paper, profile), sequences.labels)
     data = {"name": sequences.name, "sha256": sequences.digest, "is_standin": sequences.is_standin}
     name = ledger.record_name(experiment, variant, profile, seed)
@@ -203,6 +205,9 @@ def run(experiment: str, variant: str, profile: str, seed: int, options: RunOpti
         own = chosen(config, setting)
         learner = runs.fresh(lambda: build(own, seed, workplace), seed).to(device)
         result, validation = fit(learner, own, seed, workplace, f"{method}-{seed}")
+        if own.test_states:
+            own = tested(own)
+            learner.config = own.learner
     except OutOfTime as stopped:
         (reached,) = stopped.args
         return record(metrics={}, updates=reached.updates, complete=False, seconds=reached.seconds)
@@ -233,7 +238,7 @@ def keep(learner: nn.Module, name: str, config: SequencesConfig) -> dict[str, st
 def restored(record: ledger.Record, device: str | torch.device = "cpu") -> nn.Module:
     """The learner of a record that keeps its weights. Raises CheckpointError if the file is not the recorded one."""
     config = in_profile(CONFIGS[record.experiment][record.variant], record.profile)
-    own = chosen(with_labels(config, record.metrics["labels"]), record.metrics["setting"])
+    own = tested(chosen(with_labels(config, record.metrics["labels"]), record.metrics["setting"]))
     if isinstance(own.learner, LMNConfig):
         learner = LMN(TokenNetwork(own.network.learner), own.learner)
     else:

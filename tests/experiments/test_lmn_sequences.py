@@ -63,6 +63,20 @@ def test_a_run_of_each_reading(book, reading):
     assert {row.label: row.source for row in tables.readings().rows}[tables.READING_LABELS[reading]]
 
 
+def test_the_states_of_the_tests_change_these_alone(book):
+    options = RunOptions(device="cpu", progress=False, runs=book / "runs", keep_checkpoint=True)
+    held, every = (
+        table2.run("lmn.readings", reading, "smoke", 0, options) for reading in ("combiner", "combiner-all-states")
+    )
+    row = run(book, "lmn")
+    assert row.metrics == held.metrics and row.updates == held.updates == every.updates
+    assert held.metrics["validation_log_perplexity"] == every.metrics["validation_log_perplexity"]
+    difference = abs(held.metrics["log_perplexity"] - every.metrics["log_perplexity"])
+    assert 0 < difference < 0.1
+    assert table2.restored(every).config.states == "all"
+    assert table2.verify(every, "cpu")[0] and "test_states" not in held.config
+
+
 def test_memory_is_of_use_to_who_goes_round_between_few_places(book):
     network, lmn = run(book, "network").metrics, run(book, "lmn").metrics
     assert lmn["log_perplexity"] < network["log_perplexity"] - 0.3 and lmn["mrr"] > network["mrr"]
