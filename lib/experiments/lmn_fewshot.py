@@ -19,12 +19,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lib import ledger
-from lib.baselines import kaiser, maml_head
+from lib.baselines import kaiser
 from lib.baselines.convnet import ConvNet, ConvNetConfig
+from lib.baselines.maml_fewshot import FewShotMAML, FewShotMAMLConfig
 from lib.config import to_dict
 from lib.data import load_characters
 from lib.data.store import Characters
@@ -35,7 +36,7 @@ from lib.experiments.lmn_omniglot import COSTS, PAPER
 from lib.memory import labelled_scan
 from lib.memory.labelled import updated
 from lib.methods.lmn import LMNConfig
-from lib.tasks.online_images import FewShotConfig, FewShotLabels, LabelledImages
+from lib.tasks.online_images import FewShotConfig, FewShotLabels, LabelledImages, Stream
 from lib.tasks.online_tasks import EmbeddingTask
 from lib.training import TrainingConfig, pick_device
 
@@ -57,18 +58,10 @@ class KaiserConfig:
 
 
 @dataclass(frozen=True)
-class HeadConfig:
-    """Gradient descent on a softmax layer."""
-
-    rate: float = 3.0
-    """Of the descent, learnt from there on (paper: silent)."""
-
-
-@dataclass(frozen=True)
 class FewShotRowConfig:
     """One row: what finds labels again, the embedding, its training and the label space."""
 
-    memory: LMNConfig | KaiserConfig | HeadConfig
+    memory: LMNConfig | KaiserConfig | FewShotMAMLConfig
     training: TrainingConfig
     network: ConvNetConfig = field(default_factory=lambda: ConvNetConfig(labels=0, width=256))
     """The embedding (Kaiser et al.: 256 numbers)."""
@@ -79,7 +72,7 @@ class FewShotRowConfig:
     """Orders of the test stream."""
 
 
-KINDS = {LMNConfig: "lmn", KaiserConfig: "kaiser", HeadConfig: "maml"}
+KINDS = {LMNConfig: "lmn", KaiserConfig: "kaiser", FewShotMAMLConfig: "maml"}
 
 
 class LMNEmbedding(nn.Module):
@@ -131,12 +124,12 @@ def make_learner(config: FewShotRowConfig, labels: int) -> nn.Module:
     memory = config.memory
     if isinstance(memory, KaiserConfig):
         return kaiser.KaiserEmbedding(config.network, labels, config.training_cells, memory.margin)
-    if isinstance(memory, HeadConfig):
-        return maml_head.HeadMAML(config.network, memory.rate)
+    if isinstance(memory, FewShotMAMLConfig):
+        return FewShotMAML(config.network, memory)
     return LMNEmbedding(config.network, labels, replace(memory, cells=config.training_cells))
 
 
-def _row(memory: LMNConfig | KaiserConfig | HeadConfig, batch_size: int = 64) -> FewShotRowConfig:
+def _row(memory: LMNConfig | KaiserConfig | FewShotMAMLConfig, batch_size: int = 64) -> FewShotRowConfig:
     training = TrainingConfig(
         updates=20_000,
         batch_size=batch_size,
@@ -155,7 +148,7 @@ LMN_SETTINGS = LMNConfig(margin=5.0, sharpness=20.0, strength=0.0, theta=1.0)
 CONFIGS = {
     **{f"kaiser-{cells}cell": _row(KaiserConfig(cells)) for cells in CELLS},
     **{f"lmn-{cells}cell": _row(replace(LMN_SETTINGS, cells=cells)) for cells in CELLS},
-    "maml": _row(HeadConfig(), batch_size=128),
+    "maml": _row(FewShotMAMLConfig(), batch_size=128),
 }
 
 
@@ -164,18 +157,16 @@ def in_profile(paper: FewShotRowConfig, profile: str) -> FewShotRowConfig:
     if profile == "paper":
         return paper
     if profile == "short":
-        updates = 1_600 if isinstance(paper.memory, HeadConfig) else 3_000
+        updates = 1_600 if isinstance(paper.memory, FewShotMAMLConfig) else 3_000
         return replace(paper, training=replace(paper.training, updates=updates, validate_every=updates // 2))
     few = {"updates": 20, "batch_size": 16, "log_every": 10, "checkpoint_every": 10, "validate_every": 20}
     labels = replace(paper.labels, test_characters=200, mixed=5)
     return replace(paper, training=replace(paper.training, **few, validation_batches=1), labels=labels)
 
 
-def memories(config: FewShotRowConfig, learner: nn.Module) -> dict[str, Callable]:
+def memories(config: FewShotRowConfig) -> dict[str, Callable]:
     """By name, what answers (hidden, ys, labels) online: the row's own, and the other memory for comparison."""
     memory = config.memory
-    if isinstance(memory, HeadConfig):
-        return {"maml": lambda hs, ys, labels: maml_head.answer_online(hs, ys, labels, learner.rate)}
     lmn = memory if isinstance(memory, LMNConfig) else replace(LMN_SETTINGS, cells=memory.cells)
     labelled = partial(
         labelled_scan.answer_online,
@@ -194,7 +185,7 @@ def scores(
 ) -> dict[str, dict[str, Any]]:
     """Of each memory: accuracy of k-shot learning, k = 1, 2, 3, on the (k+1)-th drawing of each label; with counts."""
     learner.eval()
-    shots, count = labels.config.passes - 1, labels.count[part]
+    count = labels.count[part]
     hits = {name: [] for name in answers}
     for repetition in range(repetitions):
         stream = labels.stream(part, order, EVALUATION_SEED + repetition)
@@ -202,36 +193,57 @@ def scores(
         hidden = torch.cat([learner.embed(labels.draw(part, *some)) for some in at_once])
         for name, answer in answers.items():
             right = answer(hidden, stream.ys, count)
-            hits[name].append([int(right[stream.occurrence == k + 1].sum()) for k in range(1, shots + 1)])
+            hits[name].append([int(right[stream.occurrence == k + 1].sum()) for k in range(1, labels.config.passes)])
+    return {name: _summary(each, count) for name, each in hits.items()}
 
-    def summary(hits: list[list[int]]) -> dict[str, Any]:
-        total = [sum(each) for each in zip(*hits, strict=True)]
-        return {
-            "accuracy": [each / (repetitions * count) for each in total],
-            "hits": total,
-            "counts": [repetitions * count] * shots,
-            "by_repetition": [[each / count for each in own] for own in hits],
-        }
 
-    return {name: summary(each) for name, each in hits.items()}
+def maml_scores(labels: FewShotLabels, learner: FewShotMAML, part: str, repetitions: int) -> dict[str, Any]:
+    """As `scores`, of MAML, which is shown k passes at once and then asked for the next one."""
+    learner.eval()
+    count, hits = labels.count[part], []
+    for repetition in range(repetitions):
+        stream = labels.stream(part, "passes", EVALUATION_SEED + repetition)
+
+        def images(chosen: Bool[Tensor, " time"], stream: Stream = stream) -> tuple[Tensor, Tensor]:
+            return labels.draw(part, stream.ys[chosen], stream.drawings[chosen]), stream.ys[chosen]
+
+        hits.append([])
+        for k in range(1, labels.config.passes):
+            shown, asked = images(stream.occurrence <= k), images(stream.occurrence == k + 1)
+            hits[-1].append(int(learner.answer(shown, asked, count).sum()))
+    return _summary(hits, count)
+
+
+def _summary(hits: list[list[int]], count: int) -> dict[str, Any]:
+    """hits: of each repetition, by k; count: how many could be right."""
+    total = [sum(each) for each in zip(*hits, strict=True)]
+    return {
+        "accuracy": [each / (len(hits) * count) for each in total],
+        "hits": total,
+        "counts": [len(hits) * count] * len(total),
+        "by_repetition": [[each / count for each in own] for own in hits],
+    }
 
 
 def test_scores(config: FewShotRowConfig, labels: FewShotLabels, learner: nn.Module) -> dict[str, Any]:
     """The row's accuracies on the test labels, pass by pass; and of each memory in both orders, and on validation."""
-    answers = memories(config, learner)
-
-    def on(part: str, order: str) -> dict[str, dict[str, Any]]:
-        return scores(labels, learner, answers, part, order, config.repetitions)
-
-    found = {order: on("test", order) for order in ORDERS} | {"validation": on("validation", "passes")}
-    by_memory = {name: {test: scored[name] for test, scored in found.items()} for name in answers}
+    if isinstance(learner, FewShotMAML):
+        found = {
+            name: {"maml": maml_scores(labels, learner, part, config.repetitions)}
+            for name, part in (("passes", "test"), ("validation", "validation"))
+        }
+    else:
+        answers = memories(config)
+        found = {order: scores(labels, learner, answers, "test", order, config.repetitions) for order in ORDERS}
+        found["validation"] = scores(labels, learner, answers, "validation", "passes", config.repetitions)
+    by_memory = {name: {test: scored[name] for test, scored in found.items()} for name in found["passes"]}
     own = by_memory[KINDS[type(config.memory)]]["passes"]
     return own | {"labels": labels.count["test"], "by_memory": by_memory}
 
 
 def build_task(config: FewShotRowConfig, labels: FewShotLabels, seed: int) -> EmbeddingTask:
     """Images of the training labels."""
-    times = 2 if isinstance(config.memory, HeadConfig) else 1
+    times = config.labels.passes if isinstance(config.memory, FewShotMAMLConfig) else 1
 
     def images(seed: int, stream: str) -> LabelledImages:
         return labels.images(times, seed=seed, stream=stream)
@@ -243,7 +255,7 @@ def build_task(config: FewShotRowConfig, labels: FewShotLabels, seed: int) -> Em
 class EmbeddingConfig:
     """All that the training of an embedding depends on."""
 
-    memory: LMNConfig | KaiserConfig | HeadConfig
+    memory: LMNConfig | KaiserConfig | FewShotMAMLConfig
     """With as many cells as in training."""
     training: TrainingConfig
     network: ConvNetConfig
@@ -253,7 +265,7 @@ class EmbeddingConfig:
 def trained_as(config: FewShotRowConfig) -> tuple[str, EmbeddingConfig]:
     """The name and config under which the embedding of all rows of a memory is trained."""
     memory = config.memory
-    if not isinstance(memory, HeadConfig):
+    if not isinstance(memory, FewShotMAMLConfig):
         memory = replace(memory, cells=config.training_cells)
     return f"{KINDS[type(memory)]}-embedding", EmbeddingConfig(memory, config.training, config.network, config.labels)
 

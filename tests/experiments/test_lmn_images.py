@@ -45,7 +45,8 @@ def book(tmp_path, monkeypatch):
         found = few_shot(paper, profile)
         network = replace(found.network, filters=4, width=8)
         labels = FewShotConfig(test_characters=600, validation_characters=200, mixed=5)
-        return replace(found, network=network, training=small_training(found.training), labels=labels)
+        training = replace(small_training(found.training), batch_size=8)  # of MAML two labels, four times each
+        return replace(found, network=network, training=training, labels=labels)
 
     monkeypatch.setattr(lmn_omniglot, "in_profile", small_online)
     monkeypatch.setattr(lmn_fewshot, "in_profile", small_few_shot)
