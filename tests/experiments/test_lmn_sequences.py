@@ -13,7 +13,7 @@ from lib.data.sequences import NAMES, Part, Sequences
 from lib.experiments import PROFILES, RunOptions, claims
 from lib.experiments import lmn_sequence_tables as tables
 from lib.experiments import lmn_sequences as table2
-from lib.experiments.lmn_sequence_configs import BASE, METHODS, TABLE2, TRIALS
+from lib.experiments.lmn_sequence_configs import BASE, METHODS, READINGS, TABLE2, TRIALS
 from lib.training.checkpoint import CheckpointError
 
 
@@ -55,7 +55,7 @@ def test_a_run_of_each_row(book, method):
     assert ok, message
 
 
-@pytest.mark.parametrize("reading", table2.READINGS)
+@pytest.mark.parametrize("reading", READINGS)
 def test_a_run_of_each_reading(book, reading):
     options = RunOptions(device="cpu", progress=False, runs=book / "runs")
     record = table2.run("lmn.readings", reading, "smoke", 0, options)
