@@ -135,6 +135,19 @@ def adaptation_table(bench: Bench, vocabularies: tuple[int, ...] = VOCABULARIES)
     return Table(caption, columns, tuple(rows), ("learner", "stream"))
 
 
+def in_short(bench: Bench, vocabularies: tuple[int, ...] = VOCABULARIES) -> str:
+    """A sentence, in Markdown, for each number of labels: how long a step of the others takes beside LMN's."""
+    found, lines = by_title(bench), []
+    for labels in vocabularies:
+        both = found[title_of(BOTH, _stream_title(labels))]
+        lmn, *others = both.ways
+        times = "; ".join(f"{way.name} {_times(both, way)}" for way in others)
+        lines.append(
+            f"- With {grouped(labels)} labels a step of LMN takes {_milliseconds(lmn)} ms. In multiples of it: {times}."
+        )
+    return "\n".join(lines)
+
+
 def _stream_title(labels: int) -> str:
     return f"{grouped(labels)} labels, {STREAM} check-ins at {PLACES} places"
 

@@ -289,7 +289,7 @@ def html_table(table: Table) -> str:
         kind = "paper" if row.source == "paper" else "ours"
         lines.append(f'<tr class="{kind}"><th scope="row">{escape(row.label)}</th>{cells}{note}</tr>')
     return (
-        f'<table class="ledger"><caption>{escape(_caption(table))}</caption>'
+        f'<table class="ledger"><caption><span>{escape(_caption(table))}</span></caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
     )
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lib import bench, kernels
+from lib import bench, bench_lmn, bench_lmn_adaptation, kernels
 from lib.experiments.mann import TABLE1
 from lib.ledger import LedgerError
 from lib.methods.flmn import FLMN, FLMNConfig
@@ -144,3 +144,9 @@ def test_what_is_missing_or_damaged_is_named_with_the_command_that_makes_it(meas
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
     with pytest.raises(LedgerError, match="format 99"):
         bench.load("mann", "cpu", tmp_path)
+
+
+def test_what_is_kept_fills_the_tables_of_the_page():
+    kept = bench.load("lmn")
+    assert all(row.cells for row in bench_lmn.dense_table(kept).rows if "mask" not in row.source)
+    assert len(bench_lmn_adaptation.adaptation_table(kept).rows) == 12

@@ -29,30 +29,37 @@ class Claim:
     """From these records to a verdict and the numbers behind it."""
     compares: bool = False
     """One network with another, which could still fall behind or catch up."""
+    all_seeds: bool = False
+    """The judge is given, for each run, the records of all seeds that all runs have; else the record of seed 0."""
 
 
 def verdicts(claims: tuple[Claim, ...], paper: str) -> report.Table:
     """Each claim with its criterion, verdict and evidence; «not run» where a record is missing."""
     rows = []
     for claim in claims:
-        records = _records(claim.runs)
+        found = _records(claim.runs, claim.all_seeds)
         verdict, evidence, note = report.NOT_RUN, "–", ""
-        if records:
-            verdict, evidence = claim.judge(*records)
-            if not all(r.profile == "paper" and r.complete for r in records):
+        if found:
+            verdict, evidence = claim.judge(*(found if claim.all_seeds else (records[0] for records in found)))
+            if not all(r.profile == "paper" and r.complete for records in found for r in records):
                 verdict = {FAILS: NOT_YET, HOLDS: SO_FAR if claim.compares else HOLDS}.get(verdict, verdict)
-            of = [f"{record.variant}: {report.note_on([record])}" for record in records]
-            note = f"{records[0].profile} profile; " + "; ".join(of)
+            of = [f"{records[0].variant}: {report.note_on(records)}" for records in found]
+            note = f"{found[0][0].profile} profile; " + "; ".join(of)
         rows.append(report.Row(f"{claim.figure}: {claim.text}", claim.criterion, (verdict, evidence), note))
     caption = f"Claims of {paper} and what our records say"
     return report.Table(caption, ("verdict", "numbers"), tuple(rows), ("claim", "criterion"))
 
 
-def _records(runs: tuple[tuple[str, str], ...]) -> list[Record]:
+def _records(runs: tuple[tuple[str, str], ...], all_seeds: bool) -> list[list[Record]]:
+    """Of each run, the records of the seeds that all runs have, or of seed 0; of the first profile that has any."""
     for profile in ("paper", "short"):
-        found = [ledger.find_record(experiment, variant, profile, 0) for experiment, variant in runs]
-        if all(record and not record.data["is_standin"] for record in found):
-            return found
+        found = []
+        for experiment, variant in runs:
+            records = ledger.load_records(experiment, variant, profile)
+            found.append({record.seed: record for record in records if not record.data["is_standin"]})
+        seeds = sorted(set.intersection(*map(set, found)) if all_seeds else {0})
+        if seeds and all(seed in records for records in found for seed in seeds):
+            return [[records[seed] for seed in seeds] for records in found]
     return []
 
 

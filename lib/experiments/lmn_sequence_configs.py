@@ -93,7 +93,7 @@ def reading_configs(data: str = "fsq-nyc") -> dict[str, SequencesConfig]:
         "three-cells": fixed_with(cells=3),
         "three-cells-kernel": fixed_with(cells=3, update_weights="kernel"),
         "three-cells-zeros": fixed_with(cells=3, new_cells="zeros"),
-        "always-write": replace(fixed, settings=product(margin=(1e6,), theta=(0.4, 0.5, 0.6, 0.7, 0.8, 0.9))),
+        "always-write": replace(fixed, settings=product(margin=(tables.ALWAYS,), theta=(0.4, 0.5, 0.6, 0.7, 0.8, 0.9))),
         "no-strength": fixed_with(strength=0.0),
         "combiner": combined,
         "combiner-all-states": replace(combined, test_states="all"),

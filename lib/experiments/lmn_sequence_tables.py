@@ -1,5 +1,7 @@
 """Shankar & Sarawagi 2018, table 2 as the command line and the book show it, and what the paper claims by it."""
 
+import math
+
 from lib import ledger, report
 from lib.data.sequences import NAMES
 from lib.experiments.claims import FAILS, HOLDS, NOT_YET, SO_FAR
@@ -8,6 +10,7 @@ from lib.experiments.lmn_table1 import LABELS
 from lib.ledger import Record
 
 NAME, READINGS = "lmn.table2", "lmn.readings"
+ALWAYS = 1e6  # a margin that is never reached
 METHOD_LABELS = {
     "network": "GRU alone",
     "lstm": "LSTM",
@@ -34,48 +37,58 @@ READING_LABELS = {
 
 def cell(log_perplexities: list[float], ranks: list[float]) -> str:
     """As the paper writes it: log-perplexity and, in parentheses, the mean reciprocal rank; means over seeds."""
+    return f"{_mean(log_perplexities)} ({sum(ranks) / len(ranks):.2f})"
+
+
+def _mean(log_perplexities: list[float]) -> str:
     mean, half = ledger.mean_and_interval(log_perplexities)
-    spread = "" if half is None else f" ± {half:.2f}"
-    return f"{mean:.2f}{spread} ({sum(ranks) / len(ranks):.2f})"
+    return f"{mean:.2f}" + ("" if half is None else f" ± {half:.2f}")
 
 
 def table2() -> report.Table:
-    """Table 2 with our rows."""
-    paper = ledger.paper_numbers("lmn")["table2"]
+    """Table 2, turned: a line for each method on each data set, the paper's numbers beside ours."""
+    paper = ledger.paper_numbers("lmn")
     rows = []
     for data in NAMES:
-        if data in paper["rows"]:
-            reported = dict(zip(paper["columns"], paper["rows"][data], strict=True))
-            cells = tuple(_paper_cell(reported.get(method)) for method in METHOD_LABELS)
-            rows.append(report.Row(LABELS[data], "paper", cells))
-        rows += _our_rows(data)
+        reported = dict(zip(paper["table2"]["columns"], paper["table2"]["rows"].get(data, ()), strict=False))
+        even = [_even_guess(paper["table1"]["rows"].get(data)), "–"]
+        records = {method: _our_records(data, method) for method in METHOD_LABELS}
+        found = [record for each in records.values() for record in each]
+        ours = [f"{math.log(found[0].metrics['labels']):.2f}", "–"] if found else []
+        rows.append(report.Row(LABELS[data], "an even guess", (*even, *(ours or ("–", "–"))), ""))
+        for method, label in METHOD_LABELS.items():
+            pair = reported.get(method)
+            theirs = ("–", "–") if pair is None else tuple(f"{value:.2f}" for value in pair)
+            rows.append(report.Row(LABELS[data], label, theirs + _our_cells(records[method]), _note(records[method])))
     caption = (
-        "Log-perplexity, in nats a token, and in parentheses the mean reciprocal rank of what came next, on test "
-        "sequences (Shankar & Sarawagi 2018, table 2; the GRU alone and second-order MAML are not in the paper)"
+        "Log-perplexity, in nats a token, and mean reciprocal rank (MRR) of what came next, on test sequences "
+        "(Shankar & Sarawagi 2018, table 2; the even guess, the GRU alone and second-order MAML are not in it)"
     )
-    return report.Table(caption, tuple(METHOD_LABELS.values()), tuple(rows), ("data", "source"))
+    return report.Table(caption, ("paper", "paper, MRR", "ours", "ours, MRR"), tuple(rows), ("data", "method"))
 
 
-def _paper_cell(pair: list[float] | None) -> str:
-    return "–" if pair is None else f"{pair[0]:.2f} ({pair[1]:.2f})"
+def _even_guess(statistics: list | None) -> str:
+    """Of the paper's number of tokens, the last of its table 1."""
+    return f"{math.log(statistics[-1]):.2f}" if statistics else "–"
 
 
-def _our_rows(data: str) -> list[report.Row]:
-    rows = []
+def _our_records(data: str, method: str) -> list[Record]:
     for profile in PROFILES_SHOWN:
-        cells, seeds, standin = [], [], False
-        for method in METHOD_LABELS:
-            records = ledger.load_records(NAME, f"{data}-{method}", profile)
-            records = [r for r in records if not r.data["is_standin"]] or records
-            scores = [[record.metrics[key] for record in records] for key in ("log_perplexity", "mrr")]
-            cells.append(cell(*scores) if records else report.NOT_RUN)
-            seeds += [len(records)] if records else []
-            standin |= any(record.data["is_standin"] for record in records)
-        if seeds:
-            n = str(min(seeds)) if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)}"
-            source = f"ours, {profile}, n = {n}" + (", STAND-IN DATA" if standin else "")
-            rows.append(report.Row(LABELS[data], source, tuple(cells)))
-    return rows or [report.Row(LABELS[data], "ours", (), report.NOT_RUN)]
+        records = ledger.load_records(NAME, f"{data}-{method}", profile)
+        if records := [r for r in records if not r.data["is_standin"]] or records:
+            return records
+    return []
+
+
+def _our_cells(records: list[Record]) -> tuple[str, str]:
+    if not records:
+        return "–", "–"
+    scores = [[record.metrics[key] for record in records] for key in ("log_perplexity", "mrr")]
+    return _mean(scores[0]), f"{sum(scores[1]) / len(records):.2f}"
+
+
+def _note(records: list[Record]) -> str:
+    return f"{records[0].profile} profile, {report.note_on(records)}" if records else report.NOT_RUN
 
 
 def in_short() -> str:
@@ -124,15 +137,23 @@ def readings() -> report.Table:
             records = ledger.load_records(READINGS, variant, profile)
             if records:
                 scores = [[record.metrics[key] for record in records] for key in ("log_perplexity", "mrr")]
-                setting = ", ".join(f"{name} {value:g}" for name, value in records[0].metrics["setting"].items())
-                note = f"n = {len(records)}; chosen on validation: {setting}"
+                setting = ", ".join(_in_words(*each) for each in records[0].metrics["setting"].items())
+                note = f"n = {len(records)}; {setting}"
                 if records[0].data["is_standin"]:
                     note += f"; STAND-IN DATA: {records[0].data['name']}"
                 rows.append(report.Row(label, f"ours, {profile} profile", (cell(*scores),), note))
         if not rows or rows[-1].label != label:
             rows.append(report.Row(label, "ours", (), report.NOT_RUN))
-    caption = "Readings of LMN on Foursquare, New York: log-perplexity in nats, mean reciprocal rank in parentheses"
+    caption = (
+        "Readings of LMN on Foursquare, New York: log-perplexity in nats, mean reciprocal rank in parentheses; and the "
+        "settings, chosen on validation people"
+    )
     return report.Table(caption, ("test",), tuple(rows), ("reading", "source"))
+
+
+def _in_words(name: str, value: float) -> str:
+    sign = {"theta": "θ", "learning_rate": "learning rate"}.get(name, name)
+    return "no margin: every step is written" if (name, value) == ("margin", ALWAYS) else f"{sign} {value:g}"
 
 
 COMPARISONS = (

@@ -60,6 +60,7 @@ STORED = {
 }
 SCALED = {"p", "surprise", "rank", "margin", "share", "weights", "cosine", "s", "theta"}
 FLAGS = {"written", "wrong", "new_row"}
+NAMED = ("seen", "revealed", "shown", "rival", "row_label")  # arrays of tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +100,7 @@ class LabelledTrace:
     written: np.ndarray
     """bool (T,): whether h_t was written, since the margin was smaller than that of `settings`."""
     wrong: np.ndarray
-    """bool (T,): whether another label was the most probable one."""
+    """bool (T,): whether another label was at least as probable, before."""
     new_row: np.ndarray
     """bool (T,): whether the label got a row in this step."""
     row: np.ndarray
@@ -135,7 +136,7 @@ class LabelledTrace:
             if name in SCALED and not np.isfinite(array).all():
                 step = np.argwhere(~np.isfinite(array))[0][0]
                 raise ValueError(f"{name} has a number that is not finite, first at step {step}")
-        used = {int(token) for name in ("seen", "revealed", "shown", "row_label") for token in getattr(self, name).flat}
+        used = {int(token) for name in NAMED for token in getattr(self, name).flat}
         if missing := sorted(used - self.names.keys() - {-1}):
             raise ValueError(f"token {missing[0]} has no name")
 
@@ -176,7 +177,10 @@ class LabelledTrace:
         return cells
 
     def to_json(self) -> dict[str, Any]:
-        """The trace as a JSON object, which is also what the viewer draws. Real numbers keep 16 bits, cosines 8."""
+        """The trace as a JSON object, which is also what the viewer draws. Real numbers keep 16 bits, cosines 8.
+
+        Raises ValueError for more rows or cells than it has numbers for: 32 767 and 255.
+        """
         arrays, digest = {}, hashlib.sha256()
         for name, (dtype, _) in STORED.items():
             array, kind = getattr(self, name), np.dtype(dtype).newbyteorder("<")
@@ -186,6 +190,8 @@ class LabelledTrace:
             elif name in SCALED:
                 entry["scale"] = float(np.abs(array).max(initial=0)) / np.iinfo(kind).max or 1.0
             array = np.rint(array / entry["scale"]) if name in SCALED else array
+            if array.max(initial=0) > np.iinfo(kind).max:
+                raise ValueError(f"{name} has {int(array.max())}, and {dtype} is too small for it")
             stored = array.astype(kind).tobytes()
             digest.update(stored)
             arrays[name] = entry | {"data": base64.b64encode(stored).decode()}
@@ -268,8 +274,10 @@ def record_labelled(
     training = lmn.training
     lmn.eval()
     lmn.begin(1)
-    steps = [_step(lmn, x, y) for x, y in zip(xs.unbind(1), ys.unbind(1), strict=True)]
-    lmn.train(training)
+    try:
+        steps = [_step(lmn, x, y) for x, y in zip(xs.unbind(1), ys.unbind(1), strict=True)]
+    finally:
+        lmn.train(training)
 
     rows, nothing = lmn.memory.rows, np.zeros(0)
     empty = {"row_label": nothing, "count": nothing, "weights": np.zeros((0, lmn.memory.cells))}
@@ -284,7 +292,7 @@ def record_labelled(
     for name, values in kept.items():
         kind = np.float32 if name in SCALED else bool if name in FLAGS else np.int64
         arrays[name] = np.stack([np.asarray(each) for each in values]).astype(kind)
-    used = {int(token) for name in ("seen", "revealed", "shown", "rival", "row_label") for token in arrays[name].flat}
+    used = {int(token) for name in NAMED for token in arrays[name].flat}
     called = {token: str(token if names is None else names[token]) for token in sorted(used - {-1})}
     settings = {key: getattr(lmn.config, key) for key in SETTINGS}
     return LabelledTrace(title, note, called, lmn.network.labels, settings, **arrays)
@@ -333,7 +341,7 @@ def _step(lmn: LMN, x: Tensor, y: Tensor) -> dict[str, Any]:
         "rival": rival,
         "margin": float(p[true].clamp(min=TINY).log() - p[rival].clamp(min=TINY).log()),
         "written": written,
-        "wrong": int(p.argmax()) != true,
+        "wrong": not bool(p[true] > p[rival]),
         "new_row": new_row,
         "row": row,
         "replaced": replaced,

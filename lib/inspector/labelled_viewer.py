@@ -13,6 +13,7 @@ from typing import Any
 
 import anywidget
 import ipywidgets
+import numpy as np
 import torch
 import traitlets
 
@@ -48,14 +49,8 @@ class Choices:
             raise ValueError(f"these settings have {expected} combinations, but there are {len(self.traces)} traces")
         if not 0 <= self.start < expected:
             raise ValueError(f"there is no combination {self.start}: there are {expected}, from 0 on")
-        first = self.traces[0]
-        for trace in self.traces:
-            if (
-                trace.steps != first.steps
-                or (trace.seen != first.seen).any()
-                or (trace.revealed != first.revealed).any()
-            ):
-                raise ValueError("the traces are of different streams")
+        if not all(_same_stream(trace, self.traces[0]) for trace in self.traces):
+            raise ValueError("the traces are of different streams")
 
 
 def with_settings(lmn: LMN, **settings: Any) -> LMN:
@@ -82,7 +77,10 @@ def record_choices(lmn: LMN, tokens: Sequence[int], settings: Mapping[str, Seque
             raise ValueError(f"{name} of this LMN is {getattr(lmn.config, name)}, which is not among {tuple(values)}")
     xs, ys = _stream(lmn, tokens)
     combinations = [dict(zip(settings, values, strict=True)) for values in itertools.product(*settings.values())]
-    traces = tuple(record_labelled(with_settings(lmn, **each), xs, ys, **about) for each in combinations)
+    traces = [record_labelled(with_settings(lmn, **each), xs, ys, **about) for each in combinations]
+    # A reader who follows a label from one trace to the next wants its name in each of them.
+    names = dict(itertools.chain.from_iterable(trace.names.items() for trace in traces))
+    traces = tuple(replace(trace, names=names) for trace in traces)
     start = combinations.index({name: getattr(lmn.config, name) for name in settings})
     return Choices({name: tuple(values) for name, values in settings.items()}, traces, start)
 
@@ -308,6 +306,10 @@ class LabelledLaboratory:
         return data, metadata
 
 
+def _same_stream(a: LabelledTrace, b: LabelledTrace) -> bool:
+    return np.array_equal(a.seen, b.seen) and np.array_equal(a.revealed, b.revealed)
+
+
 def _first(shown: LabelledTrace | Choices) -> LabelledTrace:
     return shown.traces[shown.start] if isinstance(shown, Choices) else shown
 
@@ -322,12 +324,16 @@ def _content(shown: LabelledTrace | Choices, reference: LabelledTrace | None) ->
         traces = [trace.to_json() for trace in shown.traces]
         return {"settings": settings, "traces": traces, "picked": shown.start, "reference": shown.start}
     other = reference is not None and reference is not shown
+    if other and not _same_stream(reference, shown):
+        raise ValueError("the reference is of another stream")
     traces = [shown.to_json(), *([reference.to_json()] if other else [])]
     return {"settings": [], "traces": traces, "picked": 0, "reference": int(other)}
 
 
 def _in_words(name: str, value: Any) -> str:
-    return "combiner" if name == "theta" and value is None else f"{value:g}"
+    if name == "theta" and value is None:
+        return "combiner"
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def _check(shown: LabelledTrace | Choices, step: int, label: int | None) -> None:

@@ -173,7 +173,7 @@ def test_methods_have_the_paper_s_sizes_and_equal_budgets():
 
 
 def record_of(method: str, log_perplexity: float, seed: int, data: str = "fsq-nyc") -> ledger.Record:
-    metrics = {"log_perplexity": log_perplexity, "mrr": 0.2}
+    metrics = {"log_perplexity": log_perplexity, "mrr": 0.2, "labels": 30}
     machine = {"name": "here", "device": "cpu"}
     data_of = {"name": data, "sha256": "", "is_standin": False}
     return ledger.Record(
@@ -182,16 +182,23 @@ def record_of(method: str, log_perplexity: float, seed: int, data: str = "fsq-ny
 
 
 def test_table_and_verdicts(book, monkeypatch):
-    monkeypatch.setattr(ledger, "paper_numbers", lambda _: {"table2": json.loads(PAPER)})
+    monkeypatch.setattr(
+        ledger,
+        "paper_numbers",
+        lambda _: {"table1": {"rows": {"fsq-nyc": [670, 264, 90, 8325]}}, "table2": json.loads(PAPER)},
+    )
     for seed in range(3):
         ledger.save_record(record_of("lmn", 5.0 + 0.1 * seed, seed))
         ledger.save_record(record_of("lstm", 8.0 - 0.1 * seed, seed))
         ledger.save_record(record_of("lmn-fixed", 5.0 + 0.1 * seed + (0.2, -0.1, 0.0)[seed], seed))
     rows = {(row.label, row.source): row for row in tables.table2().rows}
-    assert rows["Foursquare, New York", "paper"].cells[1] == "8.95 (0.03)"
-    ours = rows["Foursquare, New York", "ours, paper, n = 3"].cells
-    assert ours[-1] == "5.10 ± 0.25 (0.20)" and ours[2] == report.NOT_RUN
-    assert rows["Geolife", "paper"].cells[3] == "–"
+    assert rows["Foursquare, New York", "LSTM"].cells == ("8.95", "0.03", "7.90 ± 0.25", "0.20")
+    assert rows["Foursquare, New York", "LMN"].cells == ("5.54", "0.27", "5.10 ± 0.25", "0.20")
+    assert rows["Foursquare, New York", "LMN"].note.startswith("paper profile, n = 3")
+    assert rows["Foursquare, New York", "an even guess"].cells == (f"{np.log(8325):.2f}", "–", f"{np.log(30):.2f}", "–")
+    assert rows["Foursquare, New York", "Rei"].cells[2:] == ("–", "–")
+    assert rows["Foursquare, New York", "Rei"].note == report.NOT_RUN
+    assert rows["Geolife", "MAML"].cells == rows["Diginetica", "LMN"].cells == ("–", "–", "–", "–")
     verdicts = {
         row.label: dict(zip(tables.verdicts().columns, row.cells, strict=True)) for row in tables.verdicts().rows
     }
