@@ -89,6 +89,7 @@ def run(
                 if found.drawn_from:
                     print(f"{found.name}, {each}, is drawn from a run of {name}")
                 print(f"{name}, {drawn}, {profile} profile, seed {', '.join(map(str, seeds))}", flush=True)
+            earlier = {each: ledger.find_record(name, drawn, profile, each) for each in seeds}
             if together > 1:
                 records = source.run_together(drawn, profile, seeds, options)
             else:
@@ -96,6 +97,9 @@ def run(
             for record in records:
                 if record:
                     print(report.describe_record(record), flush=True)
+                    replaced = earlier[record.seed] if record.metrics else None
+                    if replaced and replaced.data["sha256"] != record.data["sha256"]:
+                        print(f"  it replaces a record of other data ({replaced.data['name']}); git has that one")
 
 
 def sweep(

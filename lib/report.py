@@ -213,7 +213,8 @@ def describe_record(record: Record) -> str:
             for k, a in enumerate(record.metrics["accuracy"], 1)
             if a is not None and k in (1, 2, 3, 4, 5, 10)
         )
-    return f"  {shown}\n  {note_on([record])}; recorded as {record.name}.json"
+    data = f"  data: {record.data['name']}, {source}\n" if (source := record.metrics.get("source")) else ""
+    return f"  {shown}\n{data}  {note_on([record])}; recorded as {record.name}.json"
 
 
 def cost(experiment: str, variant: str, profile: str) -> str:

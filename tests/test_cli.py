@@ -1,5 +1,6 @@
 """The command line: what it prints, what it starts, and that an error a user can mend is one sentence."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -87,6 +88,16 @@ def test_run_trains_records_and_describes(book, call):
     assert record.complete
     assert record.updates == 2
     assert "smoke" in call("list")
+
+
+def test_a_record_of_other_data_is_not_replaced_in_silence(book, call):
+    arguments = run_arguments(book, "--variant", "feedforward")
+    assert "replaces" not in call(*arguments) and "replaces" not in call(*arguments)
+    path = ledger.results_dir() / "mann.table1" / "feedforward-smoke-0.json"
+    content = json.loads(path.read_text())
+    content["data"] |= {"sha256": "of another", "name": "another"}
+    path.write_text(json.dumps(content))
+    assert "it replaces a record of other data (another); git has that one" in call(*arguments)
 
 
 def test_run_without_a_variant_runs_all_of_them(book, call):

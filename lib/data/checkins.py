@@ -49,8 +49,13 @@ PIECE, OFFICIAL_PIECE = 2000, 8000  # points; the second is the paper's mean len
 OFFICIAL_PIECES_EACH = 2  # of a person: 182 people, some with less, beside the paper's 240 sequences
 
 
-def by_person(people: list[np.ndarray], name: str) -> tuple[list[Unit], list[Unit]]:
-    """People to train and to test on, in the proportion of the paper's table 1."""
+def by_person(people: list[np.ndarray], name: str, path: Path, kind: str = "people") -> tuple[list[Unit], list[Unit]]:
+    """People to train and to test on, in the proportion of the paper's table 1. Raises DataError for fewer than 2.
+
+    path, kind: whence they come and who they are, for the error.
+    """
+    if len(people) < 2:
+        raise damaged(path, kind, f"{len(people)} of them")
     train, test = PEOPLE[name]
     return divide(alone(people), test / (train + test))
 
@@ -75,14 +80,16 @@ def read_foursquare(name: str, paths: list[Path]) -> tuple[list[Unit], list[Unit
 
     rows = read_rows(path, "8 fields between tabs, the last a time", visit, "\t", encoding="latin-1")
     people = in_time_order(keep_frequent(read_visits(path, rows), LEAST_VISITS))
-    return by_person(fewest_visits(people, sum(PEOPLE[name])), name)
+    return by_person(
+        fewest_visits(people, sum(PEOPLE[name])), name, path, f"people at places with {LEAST_VISITS} visits"
+    )
 
 
 def read_nyc_checkins(paths: list[Path]) -> tuple[list[Unit], list[Unit]]:
     """`nyc_checkins.csv.gz`: user, place, minute. Raises DataError."""
     rows = read_rows(paths[0], "user,poi,minute", lambda row: (int(row[0]), int(row[2]), int(row[1])), ",", header=1)
     people = in_time_order(read_visits(paths[0], rows))
-    return by_person(fewest_visits(people, sum(PEOPLE["fsq-nyc"])), "fsq-nyc")
+    return by_person(fewest_visits(people, sum(PEOPLE["fsq-nyc"])), "fsq-nyc", paths[0])
 
 
 def read_tokyo_sessions(paths: list[Path]) -> tuple[list[Unit], list[Unit]]:
@@ -104,7 +111,7 @@ def read_tokyo_sessions(paths: list[Path]) -> tuple[list[Unit], list[Unit]]:
     people: dict[int, list[int]] = {}
     for user, _, places in parts:
         people.setdefault(user, []).extend(places)
-    return by_person([np.array(places, np.int64) for places in people.values()], "fsq-tokyo")
+    return by_person([np.array(places, np.int64) for places in people.values()], "fsq-tokyo", path)
 
 
 def read_brightkite(paths: list[Path]) -> tuple[list[Unit], list[Unit]]:
@@ -129,9 +136,7 @@ def read_brightkite(paths: list[Path]) -> tuple[list[Unit], list[Unit]]:
     wanted = sum(PEOPLE["brightkite"])
     if len(people) > wanted:
         people = [unit[0] for unit in divide(alone(people), wanted / len(people))[1]]
-    if len(people) < 3:
-        raise damaged(path, f"people with {fewest} to {most} visits", f"{len(people)} of them")
-    return by_person(people, "brightkite")
+    return by_person(people, "brightkite", path, f"people with {fewest} to {most} visits")
 
 
 def _seconds(time: str) -> int:
@@ -143,7 +148,7 @@ def read_brightkite_subset(paths: list[Path]) -> tuple[list[Unit], list[Unit]]:
     """`checkins.csv.gz`: the rows of each of 300 people, week by week, in order. Raises DataError."""
     expected = "user,trajectory,split,lat,lon,minute,weekday,poi"
     rows = read_rows(paths[0], expected, lambda row: (int(row[0]), 0, int(row[7])), ",", header=1)
-    return by_person(in_time_order(read_visits(paths[0], rows)), "brightkite")
+    return by_person(in_time_order(read_visits(paths[0], rows)), "brightkite", paths[0])
 
 
 def cells(latitude: Float64[np.ndarray, " points"], longitude: Float64[np.ndarray, " points"]) -> np.ndarray:

@@ -158,6 +158,8 @@ def keep_frequent(visits: Shaped[np.ndarray, " visits"], at_least: int) -> Shape
 
 def in_time_order(visits: Shaped[np.ndarray, " visits"]) -> list[np.ndarray]:
     """Each one's tokens in order of time, sorted by `who`; of equal times, in the order given."""
+    if not len(visits):
+        return []
     ordered = visits[np.lexsort((visits["when"], visits["who"]))]
     borders = np.flatnonzero(np.diff(ordered["who"])) + 1
     return np.split(ordered["what"], borders)

@@ -113,6 +113,13 @@ def test_a_damaged_line_of_foursquare_is_named(tmp_path: Path, line: str):
         checkins.read_foursquare("fsq-nyc", write(path, [good, good, line]))
 
 
+def test_a_foursquare_of_rare_places_alone_is_refused(tmp_path: Path):
+    rare = "470\tvenue\tx\tBar\t1\t2\t-240\tTue Apr 03 18:00:09 +0000 2012"
+    path = tmp_path / "dataset_TSMC2014_NYC.txt"
+    with pytest.raises(DataError, match="people at places with 6 visits, found: '0 of them'"):
+        checkins.read_foursquare("fsq-nyc", write(path, [rare, rare]))
+
+
 def brightkite_line(person: int, minute: int, place: str) -> str:
     time = (START + datetime.timedelta(minutes=minute)).strftime("%Y-%m-%dT%H:%M:%SZ")
     return f"{person}\t{time}\t39.747652\t-104.99251\t{place}"

@@ -166,6 +166,13 @@ def test_curve_and_log_perplexity(trace):
     assert trace.curve()[-1] == pytest.approx(trace.log_perplexity(), abs=1e-6)
 
 
+def test_an_answer_that_another_label_ties_with_is_wrong():
+    """As for the LMN itself: `replaced` tells what it did."""
+    lmn = make_lmn(theta=1.0, cells=2, new_cells="zeros")
+    trace = record_labelled(lmn, *make_stream(steps=3))
+    assert trace.wrong[0] and trace.replaced[0] == lmn.memory.cells - 2  # an empty memory ties all labels
+
+
 def test_training_mode_is_given_back():
     lmn = make_lmn().train()
     record_labelled(lmn, *make_stream())
@@ -238,6 +245,18 @@ def test_every_combination_is_what_an_lmn_with_these_settings_does(choices):
     assert len({trace.log_perplexity() for trace in choices.traces}) > 4
 
 
+def test_every_trace_of_the_choices_knows_the_names_of_all_tokens(choices):
+    used = {int(token) for trace in choices.traces for token in trace.shown.flat} - {-1}
+    for trace in choices.traces:
+        assert used <= trace.names.keys() and all(trace.names[token] == NAMES[token] for token in used)
+
+
+def test_settings_that_are_no_numbers_are_shown_as_they_are():
+    varied = record_choices(make_lmn(budget=2), [1, 2, 3, 1], {"budget": (None, 2), "evict": ("least", "oldest")})
+    page = embedded(LabelledInspector.static_html(varied))
+    assert [each["values"] for each in page["content"]["settings"]] == [["None", "2"], ["least", "oldest"]]
+
+
 def test_choices_that_make_no_sense(choices):
     with pytest.raises(ValueError, match="margin of this LMN is 1.0, which is not among"):
         record_choices(make_lmn(), [1, 2, 3], {"margin": (0.0, 2.0)})
@@ -297,8 +316,8 @@ def test_text_of_a_trace_cannot_break_out_of_the_page(trace):
 
 def test_the_widget_shows_another_trace_and_refuses_what_is_not_there(trace):
     inspector = LabelledInspector(trace, step=17, label=2)
-    shorter = record_labelled(make_lmn(), *make_stream(steps=5), names=NAMES)
-    inspector.show(shorter, trace)
+    shorter, other = (record_labelled(make_lmn(cells=n), *make_stream(steps=5), names=NAMES) for n in (1, 2))
+    inspector.show(shorter, other)
     assert inspector.step == 4 and len(inspector.content["traces"]) == 2 and inspector.content["reference"] == 1
     with pytest.raises(ValueError, match="there is no step 5: the trace has 5 steps, 0 to 4"):
         inspector.step = 5
@@ -306,6 +325,8 @@ def test_the_widget_shows_another_trace_and_refuses_what_is_not_there(trace):
         inspector.label = 99
     with pytest.raises(ValueError, match="no step 18"):
         LabelledInspector.static_html(trace, step=18)
+    with pytest.raises(ValueError, match="the reference is of another stream"):
+        LabelledInspector(shorter, reference=trace)
     assert inspector.step == 4
 
 
