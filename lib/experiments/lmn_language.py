@@ -38,7 +38,7 @@ from lib.training import TrainingConfig, pick_device, train
 READ = 100  # words of a block when a text is read to be scored; no result depends on it
 # What is tried was laid out around what did best on the first 3 000 words of the validation text of text8's stand-in.
 CACHE_TRIALS = tuple(
-    {"share": share, "sharpness": sharpness} for sharpness in (0.1, 0.3, 0.6) for share in (0.1, 0.2, 0.3, 0.4)
+    {"share": share, "sharpness": sharpness} for sharpness in (0.3, 0.6) for share in (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
 )
 LMN_START = {"theta": 0.3, "sharpness": 7.0, "strength": 1.0, "margin": 1.0, "evict": "oldest"}
 LMN_TRIALS = (

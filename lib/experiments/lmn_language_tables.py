@@ -43,14 +43,32 @@ def table5() -> report.Table:
     return report.Table(caption, COLUMNS, tuple(rows), ("method", "source"))
 
 
+def in_short() -> str:
+    """A sentence, in Markdown, for each text that was read: the methods from the lowest perplexity to the highest."""
+    lines = []
+    for index, text in enumerate(COLUMNS):
+        for profile in ("paper", "short"):
+            found = {label: _by_column(method, profile)[index] for method, label in METHODS.items()}
+            means = {label: _mean(records) for label, records in found.items() if records}
+            if len(means) > 1:
+                order = ", ".join(f"{label} {means[label]:.1f}" for label in sorted(means, key=means.get))
+                lines.append(f"- **{text}**, {profile} profile, from the lowest perplexity to the highest: {order}.")
+                break
+    return "\n".join(lines) or "**No text was read with two methods yet.**"
+
+
+def _by_column(method: str, profile: str) -> tuple[list[Record], list[Record], list[Record]]:
+    """The finished records of a method for each of `COLUMNS`."""
+    by_corpus = [ledger.load_records(NAME, f"{corpus}-{method}", profile) for corpus in CORPORA]
+    finished = [[r for r in records if r.complete] for records in by_corpus]
+    wikitext, text8 = ([r for r in records if not r.data["is_standin"]] for records in finished)
+    return wikitext, text8, [r for r in finished[1] if r.data["is_standin"]]
+
+
 def _our_rows(method: str, label: str) -> list[report.Row]:
     rows = []
     for profile in ("paper", "short"):
-        by_corpus = [ledger.load_records(NAME, f"{corpus}-{method}", profile) for corpus in CORPORA]
-        finished = [[r for r in records if r.complete] for records in by_corpus]
-        wikitext, text8 = ([r for r in records if not r.data["is_standin"]] for records in finished)
-        standin = [r for r in finished[1] if r.data["is_standin"]]
-        columns = (wikitext, text8, standin)
+        columns = _by_column(method, profile)
         if any(columns):
             notes = (f"{c}: {report.note_on(column)}" for c, column in zip(COLUMNS, columns, strict=True) if column)
             rows.append(
@@ -62,8 +80,12 @@ def _our_rows(method: str, label: str) -> list[report.Row]:
 def _perplexity(records: list[Record]) -> str:
     if not records:
         return report.NOT_RUN
-    mean, half = ledger.mean_and_interval([record.metrics["perplexity"] for record in records])
-    return f"{mean:.1f}" + ("" if half is None else f" ± {half:.1f}")
+    _, half = ledger.mean_and_interval([record.metrics["perplexity"] for record in records])
+    return f"{_mean(records):.1f}" + ("" if half is None else f" ± {half:.1f}")
+
+
+def _mean(records: list[Record]) -> float:
+    return sum(record.metrics["perplexity"] for record in records) / len(records)
 
 
 def _lower(worse: Record, better: Record) -> tuple[str, str]:
