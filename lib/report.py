@@ -5,12 +5,14 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 from lib import ledger
 from lib.ledger import Record
 
 NOT_RUN = "not run"
 LONGEST_NUMBER = 12  # characters, such as those of «86.7 ± 11.3»
+WIDE = 8  # columns, from which on a table does not fit beside the contents of a page
 
 
 @dataclass(frozen=True)
@@ -227,16 +229,24 @@ def cost(experiment: str, variant: str, profile: str) -> str:
     return f"{duration(seconds)} on {names.get(records[0].machine['device'], records[0].machine['device'])}"
 
 
+def _expected_cost(experiment: Any, variant: str, profile: str) -> str:
+    taken = cost(experiment.name, variant, profile)
+    return f"{experiment.costs[profile]}, roughly" if taken == "not measured" else taken
+
+
 def cost_table(experiments: Iterable) -> Table:
     """What the variants of experiments took at each profile, from their records."""
     rows = [
-        Row(variant, experiment.name, tuple(cost(experiment.name, variant, profile) for profile in experiment.profiles))
+        Row(variant, experiment.name, tuple(_expected_cost(experiment, variant, each) for each in experiment.profiles))
         for experiment in experiments
         if not experiment.drawn_from
         for variant in experiment.variants
     ]
     return Table(
-        "Measured time of one run, by profile", ("smoke", "short", "paper"), tuple(rows), ("variant", "experiment")
+        "Time of one run, by profile: measured, or expected («roughly»)",
+        ("smoke", "short", "paper"),
+        tuple(rows),
+        ("variant", "experiment"),
     )
 
 
@@ -253,8 +263,7 @@ def experiment_list(experiments: Iterable) -> str:
             for profile in experiment.profiles:
                 records = ledger.load_records(experiment.name, variant, profile)
                 state = note_on(records) if records else NOT_RUN
-                taken = cost(experiment.name, variant, profile)
-                taken = experiment.costs[profile] + ", roughly" if taken == "not measured" else taken
+                taken = _expected_cost(experiment, variant, profile)
                 lines.append(f"    {variant:<21} {profile:<6} cost {taken:<28} {state}")
     return "\n".join(lines)
 
@@ -289,8 +298,9 @@ def html_table(table: Table) -> str:
         note = f'<td class="note">{escape(row.note)}</td>' if notes else ""
         kind = "paper" if row.source == "paper" else "ours"
         lines.append(f'<tr class="{kind}"><th scope="row">{escape(row.label)}</th>{cells}{note}</tr>')
+    wide = " wide" if len(names) >= WIDE else ""
     return (
-        f'<table class="ledger"><caption><span>{escape(_caption(table))}</span></caption>'
+        f'<table class="ledger{wide}"><caption><span>{escape(_caption(table))}</span></caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
     )
 
