@@ -58,6 +58,8 @@ def table2() -> report.Table:
         rows.append(report.Row(LABELS[data], "an even guess", (*even, *(ours or ("–", "–"))), ""))
         for method, label in METHOD_LABELS.items():
             pair = reported.get(method)
+            if pair is None and not records[method]:
+                continue
             theirs = ("–", "–") if pair is None else tuple(f"{value:.2f}" for value in pair)
             rows.append(report.Row(LABELS[data], label, theirs + _our_cells(records[method]), _note(records[method])))
     caption = (

@@ -33,6 +33,11 @@ for (const name of pages().filter((name) => name !== REDIRECT)) {
       assert.deepEqual(await violations(page), []);
       const overflow = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
       assert.ok(overflow <= 0, `the page is ${overflow} pixels wider than the window`);
+      const cut = await page.locator("div.math").evaluateAll((all) => all.filter((each) => {
+        const drawn = each.querySelector("svg").getBoundingClientRect().left;
+        return drawn < each.getBoundingClientRect().left - 1;
+      }).map((each) => each.textContent.slice(0, 60)));
+      assert.deepEqual(cut, [], "formulas that begin left of where one can scroll to");
       assert.deepEqual(problems, []);
       await context.close();
     });
