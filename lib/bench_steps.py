@@ -83,4 +83,5 @@ def digits(number: float) -> str:
 def machine_of(bench: Bench) -> str:
     """Where a benchmark was measured, for a caption."""
     machine = bench.machine
-    return f"{machine['name']}, {machine['threads']} threads, torch {machine['torch']}, medians"
+    threads = f"{machine['threads']} thread" + ("s" if machine["threads"] != 1 else "")
+    return f"{machine['name']}, {threads}, torch {machine['torch']}, medians"
