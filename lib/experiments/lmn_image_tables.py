@@ -119,8 +119,11 @@ def _reported3(records: Records) -> tuple[str, str]:
 
 def _margins(kaiser: Records, lmn: Records) -> list[list[float]]:
     """LMN less Kaiser, in points: for each number of shots, by seed."""
-    pairs = [[record.metrics["accuracy"] for record in records] for records in (kaiser, lmn)]
-    return [[100 * (b[k] - a[k]) for a, b in zip(*pairs, strict=True)] for k in range(len(SHOTS))]
+    return _differences(*([record.metrics["accuracy"] for record in records] for records in (kaiser, lmn)))
+
+
+def _differences(first: list[list[float]], second: list[list[float]]) -> list[list[float]]:
+    return [[100 * (b[k] - a[k]) for a, b in zip(first, second, strict=True)] for k in range(len(SHOTS))]
 
 
 def _points(values: list[float]) -> str:
@@ -129,10 +132,21 @@ def _points(values: list[float]) -> str:
 
 
 def _by_four_points(kaiser: Records, lmn: Records) -> tuple[str, str]:
-    margins = _margins(kaiser, lmn)
-    least = min(sum(each) / len(each) for each in margins)
+    return _four_points(_margins(kaiser, lmn))
+
+
+def _on_one_embedding(kaiser: Records) -> tuple[str, str]:
+    """The memories alone: on the embedding of Kaiser's row, which it favours if anything."""
+    by_memory = [
+        [record.metrics["by_memory"][memory]["passes"]["accuracy"] for record in kaiser] for memory in ("kaiser", "lmn")
+    ]
+    return _four_points(_differences(*by_memory))
+
+
+def _four_points(margins: list[list[float]]) -> tuple[str, str]:
+    means = [sum(each) / len(each) for each in margins]
     # The paper's own margins are 4.4, 4.5 and 3.8: its «more than 4%» is rounded.
-    verdict = HOLDS if least >= 3.8 else IN_PART if least > 0 else FAILS
+    verdict = HOLDS if min(means) >= 3.8 else IN_PART if max(means) > 0 else FAILS
     return verdict, ", ".join(f"{k}-shot {_points(each)} points" for k, each in zip(SHOTS, margins, strict=True))
 
 
@@ -186,9 +200,18 @@ CLAIMS = (
     Claim(
         "Table 4",
         "with 2 cells a label LMN is more than 4% ahead of Kaiser's memory in 1, 2 and 3-shot learning",
-        "3.8 points ahead in each, the least that the paper's table has; in part: ahead in each",
+        "3.8 points ahead in each, the least that the paper's table has; in part: ahead in some",
         _runs(TABLE4, "kaiser-2cell", "lmn-2cell"),
         _by_four_points,
+        compares=True,
+        all_seeds=True,
+    ),
+    Claim(
+        "Table 4",
+        "the same of the memories alone, both on the embedding that Kaiser's memory has trained",
+        "as above",
+        _runs(TABLE4, "kaiser-2cell"),
+        _on_one_embedding,
         compares=True,
         all_seeds=True,
     ),

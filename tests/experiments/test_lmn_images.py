@@ -209,6 +209,8 @@ def test_scores_count_the_drawing_after_k_others(book):
 def record(experiment: str, variant: str, accuracy: list[float], profile: str = "paper") -> Record:
     """A made-up record with these accuracies."""
     metrics = {"accuracy": accuracy, "kinds": ["overall", "new", "seen"]}
+    better = [each + 0.05 for each in accuracy]
+    metrics["by_memory"] = {"kaiser": {"passes": {"accuracy": accuracy}}, "lmn": {"passes": {"accuracy": better}}}
     machine = {"device": "cpu", "name": "made up", "threads": 1, "torch": "2", "python": "3"}
     data = {"name": "omniglot", "sha256": "0", "is_standin": False}
     made = Record(experiment, variant, profile, 0, {}, metrics, 100, True, 1.0, machine, None, data)
@@ -238,11 +240,11 @@ def test_claims_of_table_4_follow_from_records(book):
         level = {"maml": 0.4}.get(variant, 0.5) + (0.05 if variant == "lmn-2cell" else 0)
         record("lmn.table4", variant, [level, level, level], profile="short")
     held = [verdict for label, verdict in verdicts().items() if label.startswith("Table 4")]
-    assert held == [SO_FAR] * 3
-    record("lmn.table4", "lmn-2cell", [0.45, 0.5, 0.5], profile="short")
+    assert held == [SO_FAR] * 4
+    record("lmn.table4", "lmn-2cell", [0.45, 0.45, 0.45], profile="short")
     record("lmn.table4", "maml", [0.6, 0.6, 0.6], profile="short")
     failed = [verdict for label, verdict in verdicts().items() if label.startswith("Table 4")]
-    assert failed == [NOT_YET] * 3
+    assert failed == [NOT_YET, SO_FAR, NOT_YET, NOT_YET]
 
 
 def test_the_tables_show_the_papers_rows_and_ours(book):
