@@ -55,7 +55,9 @@ def table2() -> report.Table:
         records = {method: _our_records(data, method) for method in METHOD_LABELS}
         found = [record for each in records.values() for record in each]
         ours = [f"{math.log(found[0].metrics['labels']):.2f}", "–"] if found else []
-        rows.append(report.Row(LABELS[data], "an even guess", (*even, *(ours or ("–", "–"))), ""))
+        rows.append(
+            report.Row(LABELS[data], "an even guess", (*even, *(ours or ("–", "–"))), "" if found else report.NOT_RUN)
+        )
         for method, label in METHOD_LABELS.items():
             pair = reported.get(method)
             if pair is None and not records[method]:
