@@ -27,6 +27,7 @@ from lib.bench_steps import (
     BOTH,
     OBSERVE,
     PREDICT,
+    WIDTH,
     Steps,
     by_title,
     clock_of,
@@ -40,7 +41,6 @@ from lib.methods.lmn import LMN, LMNConfig
 from lib.report import Row, Table, grouped
 from lib.tasks.seeds import generator
 
-WIDTH = 50
 DENSE_STEPS, STEPS = 3, 20  # timed at a time: beside a dense form, LMN alone
 MOST_MASKED = 50_000_000  # entries of a mask of labels by cells: 200 MB in float32, several times
 TABLE, MASK, SPARSE = "dense: a table of all labels", "dense: a mask of labels by cells", "LMN: the occupied cells"

@@ -20,6 +20,7 @@ from lib.bench_steps import (
     BOTH,
     OBSERVE,
     PREDICT,
+    WIDTH,
     Steps,
     by_title,
     clock_of,
@@ -34,7 +35,6 @@ from lib.report import Row, Table, grouped
 from lib.tasks.seeds import generator
 from lib.tasks.streams import Scored
 
-WIDTH = 50
 STREAM, PLACES = 40, 30  # check-ins of the stream, places of the person whose they are
 TRAINED = (8, 40)  # streams and steps of a training update
 TRAIN = "a training update"

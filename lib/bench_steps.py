@@ -13,6 +13,7 @@ from lib.bench import Bench, Comparison, Measurement
 from lib.report import grouped
 
 PREDICT, OBSERVE, BOTH = "predict", "observe", "predict and observe"
+WIDTH = 50  # of embeddings and states (paper: 50 for the LSTM of Rei and MAML, else silent)
 
 
 class Steps(NamedTuple):
