@@ -35,16 +35,6 @@ READING_LABELS = {
 }
 
 
-def cell(log_perplexities: list[float], ranks: list[float]) -> str:
-    """As the paper writes it: log-perplexity and, in parentheses, the mean reciprocal rank; means over seeds."""
-    return f"{_mean(log_perplexities)} ({sum(ranks) / len(ranks):.2f})"
-
-
-def _mean(log_perplexities: list[float]) -> str:
-    mean, half = ledger.mean_and_interval(log_perplexities)
-    return f"{mean:.2f}" + ("" if half is None else f" ± {half:.2f}")
-
-
 def table2() -> report.Table:
     """Table 2, turned: a line for each method on each data set, the paper's numbers beside ours."""
     paper = ledger.paper_numbers("lmn")
@@ -52,7 +42,7 @@ def table2() -> report.Table:
     for data in NAMES:
         reported = dict(zip(paper["table2"]["columns"], paper["table2"]["rows"].get(data, ()), strict=False))
         even = [_even_guess(paper["table1"]["rows"].get(data)), "–"]
-        records = {method: _our_records(data, method) for method in METHOD_LABELS}
+        records = {method: _our_records(NAME, f"{data}-{method}") for method in METHOD_LABELS}
         found = [record for each in records.values() for record in each]
         ours = [f"{math.log(found[0].metrics['labels']):.2f}", "–"] if found else []
         rows.append(
@@ -76,19 +66,22 @@ def _even_guess(statistics: list | None) -> str:
     return f"{math.log(statistics[-1]):.2f}" if statistics else "–"
 
 
-def _our_records(data: str, method: str) -> list[Record]:
+def _our_records(experiment: str, variant: str) -> list[Record]:
+    """Those of the fullest profile that has any; on real data, where there are such."""
     for profile in PROFILES_SHOWN:
-        records = ledger.load_records(NAME, f"{data}-{method}", profile)
+        records = ledger.load_records(experiment, variant, profile)
         if records := [r for r in records if not r.data["is_standin"]] or records:
             return records
     return []
 
 
 def _our_cells(records: list[Record]) -> tuple[str, str]:
+    """Log-perplexity and mean reciprocal rank; means over seeds."""
     if not records:
         return "–", "–"
-    scores = [[record.metrics[key] for record in records] for key in ("log_perplexity", "mrr")]
-    return _mean(scores[0]), f"{sum(scores[1]) / len(records):.2f}"
+    mean, half = ledger.mean_and_interval([record.metrics["log_perplexity"] for record in records])
+    spread = "" if half is None else f" ± {half:.2f}"
+    return f"{mean:.2f}{spread}", f"{_means(records)[1]:.2f}"
 
 
 def _note(records: list[Record]) -> str:
@@ -137,22 +130,18 @@ def readings() -> report.Table:
     """What the choices do to the result that the paper leaves open, on one data set."""
     rows = []
     for variant, label in READING_LABELS.items():
-        for profile in PROFILES_SHOWN:
-            records = ledger.load_records(READINGS, variant, profile)
-            if records:
-                scores = [[record.metrics[key] for record in records] for key in ("log_perplexity", "mrr")]
-                setting = ", ".join(_in_words(*each) for each in records[0].metrics["setting"].items())
-                note = f"n = {len(records)}; {setting}"
-                if records[0].data["is_standin"]:
-                    note += f"; STAND-IN DATA: {records[0].data['name']}"
-                rows.append(report.Row(label, f"ours, {profile} profile", (cell(*scores),), note))
-        if not rows or rows[-1].label != label:
+        if not (records := _our_records(READINGS, variant)):
             rows.append(report.Row(label, "ours", (), report.NOT_RUN))
+            continue
+        note = f"n = {len(records)}; " + ", ".join(_in_words(*each) for each in records[0].metrics["setting"].items())
+        if records[0].data["is_standin"]:
+            note += f"; STAND-IN DATA: {records[0].data['name']}"
+        rows.append(report.Row(label, f"ours, {records[0].profile} profile", _our_cells(records), note))
     caption = (
-        "Readings of LMN on Foursquare, New York: log-perplexity in nats, mean reciprocal rank in parentheses; and the "
-        "settings, chosen on validation people"
+        "Readings of LMN on Foursquare, New York: log-perplexity in nats and mean reciprocal rank (MRR) on test "
+        "people; and the settings, chosen on validation people"
     )
-    return report.Table(caption, ("test",), tuple(rows), ("reading", "source"))
+    return report.Table(caption, ("log-perplexity", "MRR"), tuple(rows), ("reading", "source"))
 
 
 def _in_words(name: str, value: float) -> str:
