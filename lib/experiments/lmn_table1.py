@@ -27,17 +27,27 @@ LABELS = {
     "yoochoose": "Yoochoose",
     "diginetica": "Diginetica",
 }
-COLUMNS = ("train", "test", "mean length", "labels", "in train", "seen before", "just before", "new")
+COLUMNS = (
+    "train",
+    "test",
+    "mean length",
+    "labels",
+    "in train",
+    "seen before",
+    "just before",
+    "new",
+    "new, in validation",
+)
 
 
 def statistics(data: Sequences) -> dict[str, int | float | str]:
     """Numbers of sequences in `train`, `validation` and `test`; their mean `length`; number of `labels`, and of those
     that `train` has; and of the `test_steps` the shares whose token was `seen_before` in its own sequence, was seen
-    `just_before`, and is `new`, not in `train` at all."""
+    `just_before`, and is `new`, not in `train` at all; the last of the validation's steps, too: `validation_new`."""
     in_train = np.zeros(data.labels, bool)
     in_train[data.train.tokens] = True
     test = list(data.test)
-    predicted = np.concatenate([sequence[1:] for sequence in test])
+    predicted, validated = (np.concatenate([sequence[1:] for sequence in part]) for part in (test, data.validation))
     lengths = np.concatenate([part.lengths for part in (data.train, data.validation, data.test)])
     return {
         "train": len(data.train),
@@ -50,6 +60,7 @@ def statistics(data: Sequences) -> dict[str, int | float | str]:
         "seen_before": float(np.concatenate([seen_before(sequence) for sequence in test]).mean()),
         "just_before": float(np.concatenate([sequence[1:] == sequence[:-1] for sequence in test]).mean()),
         "new": float((~in_train[predicted]).mean()),
+        "validation_new": float((~in_train[validated]).mean()),
         "source": data.source,
         "differs": data.differs,
     }
@@ -98,14 +109,14 @@ def table1() -> report.Table:
     for variant, label in LABELS.items():
         if variant in paper:
             counts = tuple(report.grouped(number) for number in paper[variant])
-            rows.append(report.Row(label, "paper", (*counts, "–", "–", "–", "–")))
+            rows.append(report.Row(label, "paper", counts + ("–",) * (len(COLUMNS) - len(counts))))
         record = _preferred(ledger.load_records(NAME, variant))
         rows.append(_our_row(label, record) if record else report.Row(label, "ours", (), report.NOT_RUN))
     caption = (
         "Token sequences: how many to train (+ to validate) and to test, their mean length, distinct tokens (labels), "
-        "those of them in the training sequences; and the share of test steps whose token came before in the same "
-        "sequence, came just before, or is new to the network (Shankar & Sarawagi 2018, table 1; the shares are not in "
-        "the paper)"
+        "those of them in the training sequences; the share of test steps whose token came before in the same "
+        "sequence, came just before, or is new to the network; and that of validation steps whose token is new "
+        "(Shankar & Sarawagi 2018, table 1; the shares are not in the paper)"
     )
     return report.Table(caption, COLUMNS, tuple(rows), ("data", "source"))
 
@@ -129,7 +140,7 @@ def _preferred(records: Iterable[ledger.Record]) -> ledger.Record | None:
 def _our_row(label: str, record: ledger.Record) -> report.Row:
     found = record.metrics
     train = f"{report.grouped(found['train'])} + {report.grouped(found['validation'])}"
-    shares = [f"{100 * found[key]:.1f}%" for key in ("seen_before", "just_before", "new")]
+    shares = [f"{100 * found[key]:.1f}%" for key in ("seen_before", "just_before", "new", "validation_new")]
     counts = [report.grouped(found["test"]), f"{found['length']:.1f}"]
     counts += [report.grouped(found[key]) for key in ("labels", "train_labels")]
     source = "ours, STAND-IN" if record.data["is_standin"] else "ours"

@@ -47,6 +47,8 @@ def test_statistics_are_those_of_counting_by_hand(seed: int):
     assert found["seen_before"] == pytest.approx(seen / steps)
     assert found["just_before"] == pytest.approx(before / steps)
     assert found["new"] == pytest.approx(new / steps)
+    validated = validation[0][1:]
+    assert found["validation_new"] == pytest.approx(sum(token not in known for token in validated) / len(validated))
 
 
 @pytest.fixture
@@ -82,7 +84,7 @@ def test_the_table_puts_ours_beside_the_papers(book):
     assert len(rows) == len(table.rows) == 2 * len(NAMES) - 1  # Diginetica is not in the paper
     assert rows["Brightkite", "paper"].cells[:4] == ("1 800", "521", "238", "22 811")
     ours = rows["Brightkite", "ours"]
-    assert ours.cells == ("1 200 + 1", "1", "3.0", "4", "2", "50.0%", "25.0%", "50.0%")
+    assert ours.cells == ("1 200 + 1", "1", "3.0", "4", "2", "50.0%", "25.0%", "50.0%", "0.0%")
     (difference,) = lmn_table1.differences().rows
     assert (difference.source, difference.cells) == ("preprocessed: lists", ("It is made up.",))
     assert rows["Diginetica", "ours"].note == report.NOT_RUN
