@@ -1,16 +1,14 @@
 // Content addressing by hand: slots and a key in the plane, and what is read (lib/memory/addressing.py, lib/memory/lrua.py).
 // `mount` puts it on a page; the default export does the same in a live notebook (anywidget). Slots count from 0.
 
+import { clamp, darkTheme, fixed, mountEach, node, onTheme, shape, sum } from "./page.js";
+
 export const EPSILON = 1e-8; // as in lib/memory/addressing.py: an empty slot has similarity 0
 const HALF = 165, TIP = 140; // half of the drawing's side, and the reach of its plane, in pixels of the drawing
-const SVG = "http://www.w3.org/2000/svg";
 
-const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
-const sum = (values) => values.reduce((a, b) => a + b, 0);
 const norm = ([x, y]) => Math.hypot(x, y);
 const degrees = ([x, y]) => (Math.atan2(y, x) * 180) / Math.PI;
 const polar = (angle, length) => [length * Math.cos((angle * Math.PI) / 180), length * Math.sin((angle * Math.PI) / 180)];
-const fixed = (value, digits) => (Number(value.toFixed(digits)) || 0).toFixed(digits).replace("-", "−");
 const pair = (vector) => `(${vector.map((value) => fixed(value, 2)).join(", ")})`;
 
 // ---- The memory ---------------------------------------------------------------------------------------------------
@@ -50,27 +48,6 @@ export function describe({ memory, key, sharpness }) {
 }
 
 // ---- The page -----------------------------------------------------------------------------------------------------
-
-/** Give an element attributes (also `on…`, a function) and children. */
-function build(element, attributes, children) {
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else element.setAttribute(name, value);
-  }
-  element.append(...children);
-  return element;
-}
-const node = (tag, attributes = {}, ...children) => build(document.createElement(tag), attributes, children);
-const shape = (tag, attributes = {}, ...children) => build(document.createElementNS(SVG, tag), attributes, children);
-
-/** Is the page dark? Sphinx themes, JupyterLab, VS Code and Colab say so in attributes; else the system does. */
-function darkTheme() {
-  const page = document.documentElement, body = document.body;
-  if (page.dataset.theme) return page.dataset.theme === "dark";
-  if (body.dataset.jpThemeLight) return body.dataset.jpThemeLight === "false";
-  if (body.dataset.vscodeThemeKind) return body.dataset.vscodeThemeKind.includes("dark");
-  return page.getAttribute("theme") === "dark" || matchMedia("(prefers-color-scheme: dark)").matches;
-}
 
 let mounted = 0; // makes ids unique on a page
 
@@ -212,10 +189,7 @@ export function mount(el, start, { onChange = () => {} } = {}) {
 
   // ---- Light and dark -------------------------------------------------------------------------------------------
   const retheme = () => { root.dataset.theme = darkTheme() ? "dark" : "light"; };
-  const themes = new MutationObserver(retheme), system = matchMedia("(prefers-color-scheme: dark)");
-  const attributeFilter = ["data-theme", "theme", "data-jp-theme-light", "data-vscode-theme-kind"];
-  for (const page of [document.documentElement, document.body]) themes.observe(page, { attributeFilter });
-  system.addEventListener("change", retheme);
+  const forgetTheme = onTheme(retheme);
   retheme();
   draw();
   return {
@@ -226,20 +200,14 @@ export function mount(el, start, { onChange = () => {} } = {}) {
       draw();
     },
     destroy() {
-      themes.disconnect();
-      system.removeEventListener("change", retheme);
+      forgetTheme();
       el.replaceChildren();
     },
   };
 }
 
-/** Mount every widget of a static page that is not mounted yet: each <script class="ca-state"> follows its place. */
-export function mountAll() {
-  for (const script of document.querySelectorAll("script.ca-state:not([data-mounted])")) {
-    script.dataset.mounted = "";
-    mount(script.previousElementSibling, JSON.parse(script.textContent));
-  }
-}
+/** Mount every widget of a static page that is not mounted yet. */
+export const mountAll = () => mountEach("ca", mount);
 
 const TRAITS = ["memory", "usage", "key", "sharpness", "decay"];
 

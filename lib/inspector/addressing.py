@@ -5,8 +5,6 @@ draws is `lib.memory.addressing` with a sharpness β before the softmax, and one
 whose gate is 0.
 """
 
-import html
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,11 @@ import numpy as np
 import torch
 import traitlets
 
+from lib.inspector import files
 from lib.memory import addressing
 
-FOLDER = Path(__file__).parent
-MODULE = FOLDER / "addressing.js"
-STYLE = FOLDER / "addressing.css"
+MODULE = files.whole_module("addressing.js")
+STYLE = Path(__file__).parent / "addressing.css"
 MEMORY = ((1.5, 0.3), (0.5, 1.2), (-0.9, 0.9), (-1.4, -0.5), (0.3, -1.1), (0.0, 0.0))
 KEY = (0.9, 0.7)
 MAX_SLOTS = 12
@@ -87,12 +85,7 @@ class AddressingWidget(anywidget.AnyWidget):
     def static_html(self) -> str:
         """HTML to put into a page: style, module and present state are in it, and it asks no server for anything."""
         state = {name: getattr(self, name) for name in ("memory", "usage", "key", "sharpness", "decay")}
-        return (
-            f"<style>{STYLE.read_text(encoding='utf-8')}</style>\n"
-            f'<div class="ca-place"><p>{html.escape(self.summary())} Drawn here where JavaScript runs.</p></div>\n'
-            f'<script type="application/json" class="ca-state">{json.dumps(state)}</script>\n'
-            f'<script type="module">\n{MODULE.read_text(encoding="utf-8")}\nmountAll();\n</script>'
-        )
+        return files.static_html("ca", MODULE, STYLE, self.summary(), state)
 
     def summary(self) -> str:
         """What is read with the present key, in words."""

@@ -2,10 +2,12 @@
 // `mount` puts it on a page; the default export does the same in a live notebook (anywidget). Steps, slots and labels
 // count from 0, as in the trace.
 
+import {
+  clamp, darkTheme, mountEach, node, onTheme, PAUSE, PLAY, range, renderer, span, sum, unpackArrays,
+} from "./page.js";
+
 const CLASS_COLOURS =
   ["#cc6677", "#ddcc77", "#44aa99", "#882255", "#88ccee", "#999933", "#aa4499", "#117733", "#332288", "#bbbbbb"];
-const TYPES = { uint8: Uint8Array, int16: Int16Array, uint16: Uint16Array };
-const PLAY = "M3 1.5v11l9-5.5z", PAUSE = "M3 2h3v10H3zM8 2h3v10H8z";
 const PAGE = `
   <p class="mi-title"></p>
   <p class="mi-note"></p>
@@ -36,9 +38,6 @@ const PAGE = `
     <div class="mi-cards mi-slot"></div>
   </div>`;
 
-const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
-const range = (count) => Array.from({ length: count }, (_, i) => i);
-const sum = (values) => values.reduce((a, b) => a + b, 0);
 const largest = (values) => values.reduce((a, b) => Math.max(a, b), 0) || 1;
 const quantile = (values, part) => Float64Array.from(values).sort()[Math.floor(part * values.length)];
 const number = (value, digits = 4) => String(Number(value.toPrecision(digits))).replace("-", "−");
@@ -49,27 +48,9 @@ const css = (channels) => `rgb(${channels.join(" ")})`;
 const mix = (from, to, part) => from.map((channel, i) => Math.round(channel + (to[i] - channel) * clamp(part, 0, 1)));
 const classColour = (label) => CLASS_COLOURS[label % CLASS_COLOURS.length];
 
-/** An element with attributes (also `style`, an object, and `onclick`, a function) and children. */
-function node(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name === "onclick") element.addEventListener("click", value);
-    else if (name !== "style") element.setAttribute(name, value);
-    else for (const [property, setting] of Object.entries(value)) element.style.setProperty(property, setting);
-  }
-  element.append(...children);
-  return element;
-}
-const span = (...children) => node("span", {}, ...children);
-
 /** The arrays of a trace as numbers, and what follows from them: who is right, and what each slot lived through. */
 function unpack(payload) {
-  const arrays = {}, shapes = {};
-  for (const [name, { dtype, shape, scale = 1, data }] of Object.entries(payload.arrays)) {
-    const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
-    arrays[name] = Float64Array.from(new TYPES[dtype](bytes.buffer), (value) => value * scale);
-    shapes[name] = shape;
-  }
+  const { arrays, shapes } = unpackArrays(payload);
   const [T, C] = shapes.probabilities, S = shapes.images[1], [, N, M] = shapes.memory ?? [T, 0, 0];
   const L = shapes.label_memory?.[2] ?? 0; // columns of a memory for labels, beside one for features
   const R = shapes.read_weights?.[1] ?? 0, W = shapes.write_weights?.[1] ?? 0;
@@ -127,15 +108,6 @@ function unpack(payload) {
     leastRead(t, count) { const reads = this.readsOf(t); return reads.slice(Math.ceil(reads.length / 2)).slice(-count).reverse(); },
     mostWritten: (t) => range(N).filter((slot) => writer[t][slot] === t).sort((a, b) => writeMass[t][b] - writeMass[t][a]),
   };
-}
-
-/** Is the page dark? Sphinx themes, JupyterLab, VS Code and Colab say so in attributes; else the system does. */
-function darkTheme() {
-  const page = document.documentElement, body = document.body;
-  if (page.dataset.theme) return page.dataset.theme === "dark";
-  if (body.dataset.jpThemeLight) return body.dataset.jpThemeLight === "false";
-  if (body.dataset.vscodeThemeKind) return body.dataset.vscodeThemeKind.includes("dark");
-  return page.getAttribute("theme") === "dark" || matchMedia("(prefers-color-scheme: dark)").matches;
 }
 
 /** Size a canvas in CSS pixels, sharp on any screen; returns its context, cleared. */
@@ -579,11 +551,7 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
     onChange({ step: t, slot: picked });
   }
 
-  const themes = new MutationObserver(draw), resizes = new ResizeObserver(draw);
-  const system = matchMedia("(prefers-color-scheme: dark)");
-  const attributeFilter = ["data-theme", "theme", "data-jp-theme-light", "data-vscode-theme-kind"];
-  for (const page of [document.documentElement, document.body]) themes.observe(page, { attributeFilter });
-  system.addEventListener("change", draw);
+  const resizes = new ResizeObserver(draw), forgetTheme = onTheme(draw);
   el.replaceChildren(root);
   playing(false);
   showStep(clamp(step, 0, T - 1));
@@ -594,33 +562,14 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
     show,
     destroy() {
       playing(false);
-      themes.disconnect();
+      forgetTheme();
       resizes.disconnect();
-      system.removeEventListener("change", draw);
       root.remove();
     },
   };
 }
 
-/** Mount every inspector of a static page that is not mounted yet: each <script class="mi-trace"> follows its place. */
-export function mountAll() {
-  for (const script of document.querySelectorAll("script.mi-trace:not([data-mounted])")) {
-    script.dataset.mounted = "";
-    const { trace, step, slot } = JSON.parse(script.textContent);
-    mount(script.previousElementSibling, trace, { step, slot });
-  }
-}
+/** Mount every inspector of a static page that is not mounted yet. */
+export const mountAll = () => mountEach("mi", (place, { trace, step, slot }) => mount(place, trace, { step, slot }));
 
-function render({ model, el }) {
-  let inspector = null;
-  const now = () => ({ step: model.get("step"), slot: model.get("slot") });
-  const onChange = (change) => { model.set("step", change.step); model.set("slot", change.slot); model.save_changes(); };
-  const start = () => { inspector?.destroy(); inspector = mount(el, model.get("trace"), { ...now(), onChange }); };
-  const follow = () => inspector.show(now());
-  const events = { "change:trace": start, "change:step": follow, "change:slot": follow };
-  start();
-  for (const [name, handler] of Object.entries(events)) model.on(name, handler);
-  return () => { for (const [name, handler] of Object.entries(events)) model.off(name, handler); inspector.destroy(); };
-}
-
-export default { render };
+export default { render: renderer(mount, "trace", ["step", "slot"]) };

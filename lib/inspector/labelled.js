@@ -1,40 +1,19 @@
 // The viewer of a labelled memory: shows what an LMN did on one stream (lib/inspector/labelled.py), step by step.
 // `mount` puts it on a page; the default export does the same in a live notebook (anywidget). Steps count from 0.
 
-const TYPES = { uint8: Uint8Array, int8: Int8Array, int16: Int16Array, uint16: Uint16Array, int32: Int32Array };
-const SVG = "http://www.w3.org/2000/svg";
-const BEFORE = 0, AFTER = 1, MIXTURE = 0, NETWORK = 1, MEMORY = 2;
-const PLAY = "M3 1.5v11l9-5.5z", PAUSE = "M3 2h3v10H3zM8 2h3v10H8z";
+import {
+  clamp, darkTheme, fixed, mountEach, node, onTheme, PAUSE, PLAY, range, renderer, shape, span, unpackArrays,
+} from "./page.js";
 
-const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
-const range = (count) => Array.from({ length: count }, (_, i) => i);
+const BEFORE = 0, AFTER = 1, MIXTURE = 0, NETWORK = 1, MEMORY = 2;
+
 const last = (values) => values[values.length - 1];
-const fixed = (value, digits = 2) => (Number(value.toFixed(digits)) || 0).toFixed(digits).replace("-", "−");
 const percent = (value) => `${value > 0 && value < 0.0005 ? "< 0.1" : (100 * value).toFixed(1)} %`;
 const rankOf = (value) => (Number.isInteger(value) ? String(value) : fixed(value, 1));
 
-/** Give an element attributes (also `on…`, a function, and `style`, an object) and children. */
-function build(element, attributes, children) {
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (name !== "style") element.setAttribute(name, value);
-    else for (const [property, setting] of Object.entries(value)) element.style.setProperty(property, setting);
-  }
-  element.append(...children);
-  return element;
-}
-const node = (tag, attributes = {}, ...children) => build(document.createElement(tag), attributes, children);
-const shape = (tag, attributes = {}, ...children) => build(document.createElementNS(SVG, tag), attributes, children);
-const span = (...children) => node("span", {}, ...children);
-
 /** A trace's arrays as numbers, and what follows from them. Exported for the tests. */
 export function unpack(payload) {
-  const arrays = {}, shapes = {};
-  for (const [name, { dtype, shape, scale = 1, data }] of Object.entries(payload.arrays)) {
-    const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
-    arrays[name] = Float64Array.from(new TYPES[dtype](bytes.buffer), (value) => value * scale);
-    shapes[name] = shape;
-  }
+  const { arrays, shapes } = unpackArrays(payload);
   const [T, S] = shapes.shown, [, R, C] = shapes.weights;
   const at = (name) => (...index) => arrays[name][index.reduce((flat, i, axis) => flat * shapes[name][axis] + i, 0)];
   const get = Object.fromEntries(Object.keys(arrays).map((name) => [name, at(name)]));
@@ -82,15 +61,6 @@ export function describe(trace, t) {
     `rank ${rankOf(trace.rank(t, BEFORE))}; ${wrong ? "the first choice was" : "the next best was"} ${name(trace.rival(t))}. ` +
     `The margin, ${fixed(trace.margin(t))}, is ${enough ? "large enough" : "too small"} (${enough ? "at least" : "less than"} ${margin}). ${what} ` +
     `Asked again right after: ${percent(trace.truth(t, AFTER))}, rank ${rankOf(trace.rank(t, AFTER))}.`;
-}
-
-/** Is the page dark? Sphinx themes, JupyterLab, VS Code and Colab say so in attributes; else the system does. */
-function darkTheme() {
-  const page = document.documentElement, body = document.body;
-  if (page.dataset.theme) return page.dataset.theme === "dark";
-  if (body.dataset.jpThemeLight) return body.dataset.jpThemeLight === "false";
-  if (body.dataset.vscodeThemeKind) return body.dataset.vscodeThemeKind.includes("dark");
-  return page.getAttribute("theme") === "dark" || matchMedia("(prefers-color-scheme: dark)").matches;
 }
 
 /** Draw lines over the steps into an <svg>: [{ kind, values, from }]; a band is { kind, low, high, from }. */
@@ -338,10 +308,7 @@ export function mount(el, content, { step = 0, label = null, onChange = () => {}
     card.querySelector("svg").addEventListener("click", (event) => show({ step: stepAt[name](event.clientX) }));
   }
 
-  const themes = new MutationObserver(draw), system = matchMedia("(prefers-color-scheme: dark)"), resizes = new ResizeObserver(resize);
-  const attributeFilter = ["data-theme", "theme", "data-jp-theme-light", "data-vscode-theme-kind"];
-  for (const page of [document.documentElement, document.body]) themes.observe(page, { attributeFilter });
-  system.addEventListener("change", draw);
+  const resizes = new ResizeObserver(resize), forgetTheme = onTheme(draw);
   el.replaceChildren(root);
   playing(false);
   drawStrip();
@@ -351,33 +318,14 @@ export function mount(el, content, { step = 0, label = null, onChange = () => {}
     show,
     destroy() {
       playing(false);
-      themes.disconnect();
+      forgetTheme();
       resizes.disconnect();
-      system.removeEventListener("change", draw);
       root.remove();
     },
   };
 }
 
-/** Mount every viewer of a static page that is not mounted yet: each <script class="la-start"> follows its place. */
-export function mountAll() {
-  for (const script of document.querySelectorAll("script.la-start:not([data-mounted])")) {
-    script.dataset.mounted = "";
-    const { content, step, label } = JSON.parse(script.textContent);
-    mount(script.previousElementSibling, content, { step, label });
-  }
-}
+/** Mount every viewer of a static page that is not mounted yet. */
+export const mountAll = () => mountEach("la", (place, { content, step, label }) => mount(place, content, { step, label }));
 
-function render({ model, el }) {
-  let viewer = null;
-  const now = () => ({ step: model.get("step"), label: model.get("label") });
-  const onChange = (change) => { model.set("step", change.step); model.set("label", change.label); model.save_changes(); };
-  const start = () => { viewer?.destroy(); viewer = mount(el, model.get("content"), { ...now(), onChange }); };
-  const follow = () => viewer.show(now());
-  const events = { "change:content": start, "change:step": follow, "change:label": follow };
-  start();
-  for (const [name, handler] of Object.entries(events)) model.on(name, handler);
-  return () => { for (const [name, handler] of Object.entries(events)) model.off(name, handler); viewer.destroy(); };
-}
-
-export default { render };
+export default { render: renderer(mount, "content", ["step", "label"]) };

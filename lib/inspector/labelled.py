@@ -5,11 +5,7 @@ To see what the write changed, the same token is asked again right after the rev
 t began with; the combiner has taken its step then, as it would have.
 """
 
-import base64
-import binascii
 import copy
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.atomic import write_atomically
-from lib.inspector.trace import TraceError
+from lib.inspector.files import load_trace, packed, save_trace, unpacked
 from lib.memory.labelled import TINY, cosine
 from lib.methods.lmn import LMN, Step, over_all
 from lib.tasks.streams import rank_of
@@ -34,8 +29,7 @@ BEFORE, AFTER = 0, 1
 MIXTURE, NETWORK, MEMORY = 0, 1, 2
 SETTINGS = ("margin", "decay", "cells", "theta", "sharpness", "strength")  # of `LMNConfig`: what a trace tells of it
 
-# How each array is stored, and its axes: T steps, S shown labels, R rows of the memory, C cells of a row.
-# A signed or 16-bit integer of a real-valued array is multiplied by the array's own scale.
+# How each array is stored, see `files.py`, and its axes: T steps, S shown labels, R rows of the memory of C cells.
 STORED = {
     "seen": ("int32", "T"),
     "revealed": ("int32", "T"),
@@ -58,7 +52,9 @@ STORED = {
     "s": ("uint16", "T2R"),
     "theta": ("uint16", "T2Q"),
 }
-SCALED = {"p", "surprise", "rank", "margin", "share", "weights", "cosine", "s", "theta"}
+SCALED = dict.fromkeys(("p", "surprise", "rank", "margin", "share", "weights", "cosine", "s", "theta"))
+SCALED["rank"] = 0.5  # halves come from ties, and are kept
+KINDS = {name: kind for name, (kind, _) in STORED.items()}
 FLAGS = {"written", "wrong", "new_row"}
 NAMED = ("seen", "revealed", "shown", "rival", "row_label")  # arrays of tokens
 
@@ -181,75 +177,37 @@ class LabelledTrace:
 
         Raises ValueError for more rows or cells than it has numbers for: 32 767 and 255.
         """
-        arrays, digest = {}, hashlib.sha256()
-        for name, (dtype, _) in STORED.items():
-            array, kind = getattr(self, name), np.dtype(dtype).newbyteorder("<")
-            entry: dict[str, Any] = {"dtype": dtype, "shape": list(array.shape)}
-            if name == "rank":  # halves come from ties, and are kept
-                entry["scale"] = 0.5
-            elif name in SCALED:
-                entry["scale"] = float(np.abs(array).max(initial=0)) / np.iinfo(kind).max or 1.0
-            array = np.rint(array / entry["scale"]) if name in SCALED else array
-            if array.max(initial=0) > np.iinfo(kind).max:
-                raise ValueError(f"{name} has {int(array.max())}, and {dtype} is too small for it")
-            stored = array.astype(kind).tobytes()
-            digest.update(stored)
-            arrays[name] = entry | {"data": base64.b64encode(stored).decode()}
-        return {
-            "format": FORMAT,
-            "version": VERSION,
+        about = {
             "title": self.title,
             "note": self.note,
             "names": {str(token): name for token, name in self.names.items()},
             "labels": self.labels,
             "settings": self.settings,
-            "sha256": digest.hexdigest(),
-            "arrays": arrays,
         }
+        arrays = {name: getattr(self, name) for name in STORED}
+        return {"format": FORMAT, "version": VERSION} | about | packed(arrays, KINDS, SCALED)
 
     @classmethod
     def from_json(cls, content: Any) -> "LabelledTrace":
         """The trace of a JSON object made by `to_json`. Raises ValueError if it is another or a damaged one."""
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError(f'there is no "format": "{FORMAT}" in it')
-        if content.get("version") != VERSION:
-            raise ValueError(f"its version is {content.get('version')}, this code reads version {VERSION}")
-        arrays, digest = {}, hashlib.sha256()
+        arrays = unpacked(content, (FORMAT, VERSION), KINDS, SCALED, set(STORED))
+        for name in STORED.keys() - SCALED.keys():
+            arrays[name] = arrays[name].astype(bool if name in FLAGS else np.int64)
         try:
-            for name, (dtype, _) in STORED.items():
-                entry = content["arrays"][name]
-                stored = base64.b64decode(entry["data"], validate=True)
-                digest.update(stored)
-                array = np.frombuffer(stored, np.dtype(dtype).newbyteorder("<")).reshape(entry["shape"])
-                kind = bool if name in FLAGS else np.int64
-                arrays[name] = (array * entry["scale"]).astype(np.float32) if name in SCALED else array.astype(kind)
             texts = {name: content[name] for name in ("title", "note", "labels", "settings")}
             texts["names"] = {int(token): name for token, name in content["names"].items()}
-        except (KeyError, TypeError, AttributeError, binascii.Error, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"it is damaged ({type(error).__name__}: {error})") from error
-        if digest.hexdigest() != content.get("sha256"):
-            raise ValueError(f"sha256 of its arrays is {digest.hexdigest()}, it should be {content.get('sha256')}")
         return cls(**texts, **arrays)
 
     def save(self, path: str | Path) -> Path:
         """Write the trace as one JSON file, whole or not at all. Raises TraceError."""
-        path = Path(path)
-        content = json.dumps(self.to_json(), indent=1).encode()
-        try:
-            write_atomically(path, lambda file: file.write(content))
-        except OSError as error:
-            raise TraceError(f"The trace {path} cannot be written: {error.strerror or error}.") from error
-        return path
+        return save_trace(path, self.to_json())
 
     @classmethod
     def load(cls, path: str | Path) -> "LabelledTrace":
         """Read a trace that `save` wrote. Raises TraceError if the file is missing, damaged or something else."""
-        try:
-            return cls.from_json(json.loads(Path(path).read_bytes()))
-        except OSError as error:
-            raise TraceError(f"The trace {path} cannot be read: {error.strerror}. Record it anew.") from error
-        except ValueError as error:
-            raise TraceError(f"{path} is not a sound trace: {error}. Restore the file or record it anew.") from error
+        return load_trace(path, cls.from_json)
 
     def summary(self) -> str:
         """One line about it, for where it cannot be drawn."""

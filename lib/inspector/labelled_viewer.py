@@ -5,7 +5,6 @@ The rendered page has no kernel: there, `Choices` lets a reader pick among trace
 
 import html
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,15 +16,13 @@ import numpy as np
 import torch
 import traitlets
 
-from lib.atomic import write_atomically
+from lib.inspector import files
 from lib.inspector.labelled import NETWORK, LabelledTrace, record_labelled
-from lib.inspector.trace import TraceError
 from lib.inspector.viewer import WIDGET
 from lib.methods.lmn import LMN
 
-FOLDER = Path(__file__).parent
-MODULE = FOLDER / "labelled.js"
-STYLE = FOLDER / "labelled.css"
+MODULE = files.whole_module("labelled.js")
+STYLE = Path(__file__).parent / "labelled.css"
 SIGNS = {"theta": "θ", "cells": "cells a label", "sharpness": "λ", "strength": "δ"}  # others by their own names
 
 
@@ -144,35 +141,13 @@ class LabelledInspector(anywidget.AnyWidget):
     ) -> str:
         """HTML to put into a page: traces, style and module are in it, and it asks no server for anything."""
         _check(shown, step, label)
-        words = html.escape(_first(shown).summary())
-        start = json.dumps({"content": _content(shown, reference), "step": step, "label": label}).replace(
-            "<", "\\u003c"
-        )
-        return (
-            f"<style>{STYLE.read_text(encoding='utf-8')}</style>\n"
-            f'<div class="la-place"><p>{words} Drawn here where JavaScript runs.</p></div>\n'
-            f'<script type="application/json" class="la-start">{start}</script>\n'
-            f'<script type="module">\n{MODULE.read_text(encoding="utf-8")}\nmountAll();\n</script>'
-        )
+        start = {"content": _content(shown, reference), "step": step, "label": label}
+        return files.static_html("la", MODULE, STYLE, _first(shown).summary(), start)
 
     @classmethod
     def save_html(cls, shown: LabelledTrace | Choices, path: str | Path, **options: Any) -> Path:
         """Write one page that works from a file, with no network; options as for `static_html`. Raises TraceError."""
-        path = Path(path)
-        page = (
-            '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
-            f"<title>{html.escape(_first(shown).title)}</title>\n"
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            '<link rel="icon" href="data:,">\n'
-            "<style>:root { color-scheme: light dark; } body { max-width: 1200px; margin: 0 auto; padding: 12px; "
-            "font-family: system-ui, sans-serif; }</style></head>\n"
-            f"<body><main>\n{cls.static_html(shown, **options)}\n</main></body>\n</html>\n"
-        )
-        try:
-            write_atomically(path, lambda file: file.write(page.encode()))
-        except OSError as error:
-            raise TraceError(f"The page {path} cannot be written: {error.strerror or error}.") from error
-        return path
+        return files.save_page(path, _first(shown).title, cls.static_html(shown, **options))
 
 
 class LabelledLaboratory:

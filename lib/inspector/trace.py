@@ -3,10 +3,6 @@
 Steps, slots and labels count from 0 everywhere, so `trace.memory[17, 3]` is slot 3 after the write of step 17.
 """
 
-import base64
-import binascii
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,13 +12,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from lib.atomic import write_atomically
+from lib.inspector.files import load_trace, packed, save_trace, unpacked
 
 FORMAT = "memory-trace"
 VERSION = 1
 WRITTEN = 2.0  # a slot counts as written in a step from this many times the mean write weight of that step's slots
 
-# How each array is stored; a signed or 16-bit integer of a real-valued array is multiplied by the array's own scale.
+# How each array is stored, see `files.py`.
 STORED = {
     "images": "uint8",
     "labels": "uint16",
@@ -36,13 +32,9 @@ STORED = {
     "least_used": "uint8",
     "answers_before": "uint16",
 }
-SCALED = {"probabilities", "memory", "label_memory", "read_weights", "write_weights", "usage"}
+SCALED = dict.fromkeys(("probabilities", "memory", "label_memory", "read_weights", "write_weights", "usage"))
 # The fields of a learner's state that are memories, and the array of the trace that shows each.
 MEMORIES = {"memory": "memory", "feature_memory": "memory", "label_memory": "label_memory"}
-
-
-class TraceError(RuntimeError):
-    """A trace file cannot be read or written; the message names it and says what to do."""
 
 
 class Intervention:
@@ -187,71 +179,30 @@ class Trace:
 
     def to_json(self) -> dict[str, Any]:
         """The trace as a JSON object, which is also what the viewer draws. Memory keeps 16 bits, weights too."""
-        arrays, digest = {}, hashlib.sha256()
-        for name, array in self.arrays().items():
-            kind = np.dtype(STORED[name]).newbyteorder("<")
-            entry: dict[str, Any] = {"dtype": STORED[name], "shape": list(array.shape)}
-            if name in SCALED:
-                entry["scale"] = float(np.abs(array).max()) / np.iinfo(kind).max or 1.0
-                array = np.rint(array / entry["scale"])
-            stored = array.astype(kind).tobytes()
-            digest.update(stored)
-            arrays[name] = entry | {"data": base64.b64encode(stored).decode()}
-        return {
-            "format": FORMAT,
-            "version": VERSION,
-            "title": self.title,
-            "note": self.note,
-            "label_delay": self.label_delay,
-            "written": WRITTEN,
-            "sha256": digest.hexdigest(),
-            "arrays": arrays,
-        }
+        about = {"title": self.title, "note": self.note, "label_delay": self.label_delay, "written": WRITTEN}
+        return {"format": FORMAT, "version": VERSION} | about | packed(self.arrays(), STORED, SCALED)
 
     @classmethod
     def from_json(cls, content: Any) -> "Trace":
         """The trace of a JSON object made by `to_json`. Raises ValueError if it is another or a damaged one."""
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError(f'there is no "format": "{FORMAT}" in it')
-        if content.get("version") != VERSION:
-            raise ValueError(f"its version is {content.get('version')}, this code reads version {VERSION}")
-        arrays, digest = {}, hashlib.sha256()
+        needed = {"images", "labels", "probabilities", "instance"}
+        arrays = unpacked(content, (FORMAT, VERSION), STORED, SCALED, needed)
+        kinds = {"labels": np.int64, "instance": np.int64, "answers_before": np.int64, "least_used": bool}
+        arrays |= {name: arrays[name].astype(kind) for name, kind in kinds.items() if name in arrays}
         try:
-            for name, entry in content["arrays"].items():
-                stored = base64.b64decode(entry["data"], validate=True)
-                digest.update(stored)
-                array = np.frombuffer(stored, np.dtype(STORED[name]).newbyteorder("<")).reshape(entry["shape"])
-                arrays[name] = (array * entry["scale"]).astype(np.float32) if name in SCALED else array
-            texts = {"title": content["title"], "note": content["note"], "label_delay": content["label_delay"]}
-            kinds = {"labels": np.int64, "instance": np.int64, "answers_before": np.int64, "least_used": bool}
-            arrays |= {name: arrays[name].astype(kind) for name, kind in kinds.items() if name in arrays}
-        except (KeyError, TypeError, AttributeError, binascii.Error, ValueError) as error:
-            raise ValueError(f"its arrays are damaged ({type(error).__name__}: {error})") from error
-        if missing := {"images", "labels", "probabilities", "instance"} - arrays.keys():
-            raise ValueError(f"it has no array {', '.join(sorted(missing))}")
-        if digest.hexdigest() != content.get("sha256"):
-            raise ValueError(f"sha256 of its arrays is {digest.hexdigest()}, it should be {content.get('sha256')}")
+            texts = {name: content[name] for name in ("title", "note", "label_delay")}
+        except KeyError as error:
+            raise ValueError(f"it has no {error}") from error
         return cls(**texts, **arrays)
 
     def save(self, path: str | Path) -> Path:
         """Write the trace as one JSON file, whole or not at all. Raises TraceError."""
-        path = Path(path)
-        content = json.dumps(self.to_json(), indent=1).encode()
-        try:
-            write_atomically(path, lambda file: file.write(content))
-        except OSError as error:
-            raise TraceError(f"The trace {path} cannot be written: {error.strerror or error}.") from error
-        return path
+        return save_trace(path, self.to_json())
 
     @classmethod
     def load(cls, path: str | Path) -> "Trace":
         """Read a trace that `save` wrote. Raises TraceError if the file is missing, damaged or something else."""
-        try:
-            return cls.from_json(json.loads(Path(path).read_bytes()))
-        except OSError as error:
-            raise TraceError(f"The trace {path} cannot be read: {error.strerror}. Record it anew.") from error
-        except ValueError as error:
-            raise TraceError(f"{path} is not a sound trace: {error}. Restore the file or record it anew.") from error
+        return load_trace(path, cls.from_json)
 
 
 def record(

@@ -1,19 +1,16 @@
 """The viewer of a trace: a widget in a live notebook, a page that needs nothing but itself in the rendered book."""
 
-import html
-import json
 from pathlib import Path
 from typing import Any
 
 import anywidget
 import traitlets
 
-from lib.atomic import write_atomically
-from lib.inspector.trace import Trace, TraceError, check_slot
+from lib.inspector import files
+from lib.inspector.trace import Trace, check_slot
 
-FOLDER = Path(__file__).parent
-MODULE = FOLDER / "inspector.js"
-STYLE = FOLDER / "inspector.css"
+MODULE = files.whole_module("inspector.js")
+STYLE = Path(__file__).parent / "inspector.css"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -59,32 +56,13 @@ class Inspector(anywidget.AnyWidget):
     def static_html(trace: Trace, *, step: int = 0, slot: int | None = None) -> str:
         """HTML to put into a page: trace, style and module are in it, and it asks no server for anything."""
         _check(trace, step, slot)
-        start = json.dumps({"trace": trace.to_json(), "step": step, "slot": slot}).replace("<", "\\u003c")
-        return (
-            f"<style>{STYLE.read_text()}</style>\n"
-            f'<div class="mi-place"><p>{html.escape(summary(trace))} Drawn here where JavaScript runs.</p></div>\n'
-            f'<script type="application/json" class="mi-trace">{start}</script>\n'
-            f'<script type="module">\n{MODULE.read_text()}\nmountAll();\n</script>'
-        )
+        start = {"trace": trace.to_json(), "step": step, "slot": slot}
+        return files.static_html("mi", MODULE, STYLE, summary(trace), start)
 
     @classmethod
     def save_html(cls, trace: Trace, path: str | Path, *, step: int = 0, slot: int | None = None) -> Path:
         """Write one page that works from a file, with no network. Raises TraceError if it cannot be written."""
-        path = Path(path)
-        page = (
-            '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
-            f"<title>{html.escape(trace.title)}</title>\n"
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            '<link rel="icon" href="data:,">\n'
-            "<style>:root { color-scheme: light dark; } body { max-width: 1200px; margin: 0 auto; padding: 12px; "
-            "font-family: system-ui, sans-serif; }</style></head>\n"
-            f"<body><main>\n{cls.static_html(trace, step=step, slot=slot)}\n</main></body>\n</html>\n"
-        )
-        try:
-            write_atomically(path, lambda file: file.write(page.encode()))
-        except OSError as error:
-            raise TraceError(f"The page {path} cannot be written: {error.strerror or error}.") from error
-        return path
+        return files.save_page(path, trace.title, cls.static_html(trace, step=step, slot=slot))
 
 
 def summary(trace: Trace) -> str:

@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs";
 import { after, before, describe as group, test } from "node:test";
 import { describe, EPSILON, leastUsed, lookUp, writeKey } from "../../lib/inspector/addressing.js";
 import { launch, open } from "./book.mjs";
+import { python } from "./own_pages.mjs";
 
 const { epsilon, cases } = JSON.parse(readFileSync(new URL("addressing.json", import.meta.url), "utf8"));
 const PAGE = "book/what-is-a-memory.html";
@@ -127,9 +128,9 @@ group("the page", () => {
   test("in a live notebook it leads the traits and follows them", async () => {
     const live = await browser.newPage();
     await live.setContent("<main></main>");
-    const source = readFileSync(new URL("../../lib/inspector/addressing.js", import.meta.url), "utf8");
-    await live.addScriptTag({ type: "module", content: `${source}\nwindow.render = render;` });
-    await live.waitForFunction(() => window.render);
+    const source = python(["-c", "from lib.inspector.addressing import MODULE; print(MODULE)"]);
+    await live.addScriptTag({ type: "module", content: source.replace("export default", "window.view =") });
+    await live.waitForFunction(() => window.view);
     const traits = await live.evaluate((start) => {
       const values = structuredClone(start), listeners = {}; // what anywidget gives: get, set, on, off, save_changes
       const set = (name, value) => { values[name] = value; for (const tell of listeners[`change:${name}`] ?? []) tell(); };
@@ -138,7 +139,7 @@ group("the page", () => {
         on: (event, tell) => (listeners[event] ??= new Set()).add(tell), off: (event, tell) => listeners[event].delete(tell),
       };
       window.model = model;
-      window.stop = window.render({ model, el: document.querySelector("main") });
+      window.stop = window.view.render({ model, el: document.querySelector("main") });
       window.count = () => Object.values(listeners).reduce((sum, all) => sum + all.size, 0);
       document.querySelector(".ca-buttons button").click();
       return window.saved;

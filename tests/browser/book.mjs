@@ -1,10 +1,12 @@
 // What the browser tests share: the built pages, and a Chromium that lets nothing out.
-import { existsSync, readdirSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import path from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { chromium } from "playwright-core";
 
 export const HTML = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../../_build/html");
+const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
 const FLAGS = [
   "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -50,4 +52,14 @@ export async function open(browser, name, { theme = "light", width = 1280, heigh
   await page.waitForURL(address(leadsTo) + query);
   await page.evaluate(() => window.MathJax?.startup?.promise);
   return { context, page, problems };
+}
+
+/** What axe finds serious or critical on a page, one line an element. */
+export async function violations(page) {
+  await page.evaluate(AXE);
+  // preload: axe would fetch the style sheets a second time, which file:// does not allow.
+  const results = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"], preload: false }));
+  return results.violations
+    .filter(({ impact }) => impact === "serious" || impact === "critical")
+    .flatMap(({ id, help, nodes }) => nodes.map((node) => `${id}: ${help}: ${node.target} ${node.failureSummary}`));
 }

@@ -1,46 +1,16 @@
 // The memory inspector as a reader meets it: pages of its own, from file:// with the network off.
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
-import path from "node:path";
 import { after, before, test } from "node:test";
-import { fileURLToPath, pathToFileURL } from "node:url";
-import { launch } from "./book.mjs";
+import { violations } from "./book.mjs";
+import { makePages } from "./own_pages.mjs";
 
-const HERE = path.dirname(fileURLToPath(import.meta.url)), ROOT = path.resolve(HERE, "../..");
-const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const VENV = path.join(ROOT, ".venv/bin/python");
-const PYTHON = process.env.PYTHON ?? (existsSync(VENV) ? VENV : "python3");
-
-let browser, folder, expected;
+let made, expected;
 before(async () => {
-  folder = mkdtempSync(path.join(tmpdir(), "inspector-"));
-  const env = { ...process.env, PYTHONPATH: ROOT, OMP_NUM_THREADS: "1" };
-  execFileSync(PYTHON, [path.join(HERE, "inspector_pages.py"), folder], { cwd: ROOT, env, stdio: "inherit" });
-  expected = JSON.parse(readFileSync(path.join(folder, "expected.json"), "utf8"));
-  browser = await launch();
+  made = await makePages("inspector_pages.py", ".memory-inspector");
+  expected = made.expected;
 });
-after(async () => {
-  await browser?.close();
-  if (folder) rmSync(folder, { recursive: true });
-});
-
-/** Run `check(page, root)` on a page; whatever happens in it, no error is logged and no server is asked for anything. */
-async function on(name, check, { width = 1000, colorScheme = "light", scale = 1 } = {}) {
-  const context = await browser.newContext({
-    viewport: { width, height: 900 }, offline: true, reducedMotion: "reduce", colorScheme, deviceScaleFactor: scale,
-  });
-  const page = await context.newPage(), problems = [];
-  page.on("console", (message) => { if (["error", "warning"].includes(message.type())) problems.push(message.text()); });
-  page.on("pageerror", (error) => problems.push(String(error.stack)));
-  page.on("request", (request) => { if (!/^(file|data|blob):/.test(request.url())) problems.push(request.url()); });
-  await page.goto(pathToFileURL(path.join(folder, name)).href);
-  await check(page, page.locator(".memory-inspector"));
-  assert.deepEqual(problems, []);
-  await context.close();
-}
+after(() => made?.close());
+const on = (...how) => made.on(...how);
 
 const picture = (canvas) => canvas.evaluate((element) => element.toDataURL());
 const text = (root, part) => root.locator(part).innerText();
@@ -57,13 +27,6 @@ function truth(reading) {
     "least used": () => Number(expected.least_used[t][slot]),
   }[what]();
   return { what, value, expected: shown(found) };
-}
-
-async function violations(page) {
-  await page.evaluate(AXE);
-  const results = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"], preload: false }));
-  return results.violations.filter(({ impact }) => impact === "serious" || impact === "critical")
-    .flatMap(({ id, nodes }) => nodes.map((node) => `${id}: ${node.target} ${node.failureSummary}`));
 }
 
 /** Pairs of pieces of text that lie on each other. */

@@ -52,7 +52,7 @@ expected = {
     "right": trace.right.tolist(),
     "changed": laboratory.comparison.changed,
     "written": [trace.written(slot) for slot in range(trace.slots)],
-    "module": MODULE.read_text(),
+    "module": MODULE,
     "trace": few.to_json(),
     "split": {name: array.tolist() for name, array in Trace.from_json(split.to_json()).arrays().items()},
 }

@@ -1,45 +1,17 @@
 // The viewer of a labelled memory as a reader meets it: pages of its own, from file:// with the network off.
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
-import path from "node:path";
 import { after, before, test } from "node:test";
-import { fileURLToPath, pathToFileURL } from "node:url";
 import { unpack } from "../../lib/inspector/labelled.js";
-import { launch } from "./book.mjs";
+import { violations } from "./book.mjs";
+import { makePages } from "./own_pages.mjs";
 
-const HERE = path.dirname(fileURLToPath(import.meta.url)), ROOT = path.resolve(HERE, "../..");
-const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const VENV = path.join(ROOT, ".venv/bin/python");
-const PYTHON = process.env.PYTHON ?? (existsSync(VENV) ? VENV : "python3");
-
-let browser, folder, expected;
+let made, expected;
 before(async () => {
-  folder = mkdtempSync(path.join(tmpdir(), "labelled-"));
-  const env = { ...process.env, PYTHONPATH: ROOT, OMP_NUM_THREADS: "1" };
-  execFileSync(PYTHON, [path.join(HERE, "labelled_pages.py"), folder], { cwd: ROOT, env, stdio: "inherit" });
-  expected = JSON.parse(readFileSync(path.join(folder, "expected.json"), "utf8"));
-  browser = await launch();
+  made = await makePages("labelled_pages.py", ".labelled-memory");
+  expected = made.expected;
 });
-after(async () => {
-  await browser?.close();
-  if (folder) rmSync(folder, { recursive: true });
-});
-
-/** Run `check(page, root)` on a page; whatever happens in it, no error is logged and no server is asked for anything. */
-async function on(name, check, { width = 1000, colorScheme = "light" } = {}) {
-  const context = await browser.newContext({ viewport: { width, height: 900 }, offline: true, reducedMotion: "reduce", colorScheme });
-  const page = await context.newPage(), problems = [];
-  page.on("console", (message) => { if (["error", "warning"].includes(message.type())) problems.push(message.text()); });
-  page.on("pageerror", (error) => problems.push(String(error.stack)));
-  page.on("request", (request) => { if (!/^(file|data|blob):/.test(request.url())) problems.push(request.url()); });
-  await page.goto(pathToFileURL(path.join(folder, name)).href);
-  await check(page, page.locator(".labelled-memory"));
-  assert.deepEqual(problems, []);
-  await context.close();
-}
+after(() => made?.close());
+const on = (...how) => made.on(...how);
 
 const text = (root, part) => root.locator(part).innerText();
 const step = async (root) => Number(await root.getAttribute("data-step"));
@@ -47,13 +19,6 @@ const fixed = (value, digits) => value.toFixed(digits).replace("-", "−");
 const percent = (value) => `${value > 0 && value < 0.0005 ? "< 0.1" : (100 * value).toFixed(1)} %`;
 const rank = (value) => (Number.isInteger(value) ? String(value) : value.toFixed(1));
 const go = (root, t) => root.getByRole("slider", { name: "Step" }).fill(String(t));
-
-async function violations(page) {
-  await page.evaluate(AXE);
-  const results = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"], preload: false }));
-  return results.violations.filter(({ impact }) => impact === "serious" || impact === "critical")
-    .flatMap(({ id, nodes }) => nodes.map((node) => `${id}: ${node.target} ${node.failureSummary}`));
-}
 
 /** Pairs of pieces of text that lie on each other. */
 const overlaps = (page) => page.evaluate(() => {

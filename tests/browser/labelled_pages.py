@@ -67,6 +67,6 @@ expected = {
     "choices": [what_it_shows(trace) for trace in choices.traces],
     "start": choices.start,
     "full": what_it_shows(full),
-    "module": MODULE.read_text(),
+    "module": MODULE,
 }
 (folder / "expected.json").write_text(json.dumps(expected))

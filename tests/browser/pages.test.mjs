@@ -1,29 +1,17 @@
 // Every rendered page, from file:// with the network off: quiet, accessible in both themes, whole.
 import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import path from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { launch, open, pages } from "./book.mjs";
+import { launch, open, pages, violations } from "./book.mjs";
 
-const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const REDIRECT = "index.html"; // the folder's front door: it only leads to book/index.html
 
 const withFormulas = [];
 let browser;
 before(async () => { browser = await launch(); });
 after(() => browser?.close());
-
-/** What axe finds serious or critical, one line an element. */
-async function violations(page) {
-  await page.evaluate(AXE);
-  // preload: axe would fetch the style sheets a second time, which file:// does not allow.
-  const results = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"], preload: false }));
-  return results.violations
-    .filter(({ impact }) => impact === "serious" || impact === "critical")
-    .flatMap(({ id, help, nodes }) => nodes.map((node) => `${id}: ${help}: ${node.target} ${node.html.slice(0, 160)}`));
-}
 
 for (const name of pages().filter((name) => name !== REDIRECT)) {
   for (const [theme, width] of [["light", 1280], ["dark", 1280], ["light", 390], ["dark", 390]]) {

@@ -117,7 +117,7 @@ def test_the_page_holds_all_it_needs_and_asks_no_server():
     widget = AddressingWidget(key=[0.0, -1.5], sharpness=3.0)
     data, _ = widget._repr_mimebundle_()
     page = data["text/html"]
-    state = json.loads(re.search(r'class="ca-state">(.*?)</script>', page, re.S).group(1))
+    state = json.loads(re.search(r'class="ca-start">(.*?)</script>', page, re.S).group(1))
     assert state["key"] == [0.0, -1.5] and state["sharpness"] == 3.0 and len(state["memory"]) == len(MEMORY)
     assert STYLE.read_text(encoding="utf-8") in page and "mountAll();" in page
     addresses = [a for a in re.findall(r"https?://[^\s\"')]+", page) if not a.startswith("http://www.w3.org/")]

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from lib.baselines.lstm import LSTM, LSTMConfig
-from lib.inspector.trace import Trace, TraceError, record
+from lib.inspector.files import TraceError
+from lib.inspector.trace import Trace, record
 from lib.methods.mann import MANN, MANNConfig
 
 

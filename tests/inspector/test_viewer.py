@@ -7,13 +7,14 @@ import re
 import numpy as np
 import pytest
 
-from lib.inspector.trace import Trace, TraceError
+from lib.inspector.files import TraceError
+from lib.inspector.trace import Trace
 from lib.inspector.viewer import MODULE, WIDGET, Inspector
 
 
 def embedded(page: str) -> dict:
     """The trace, step and slot in a static page."""
-    found = re.findall(r'<script type="application/json" class="mi-trace">(.*?)</script>', page, re.DOTALL)
+    found = re.findall(r'<script type="application/json" class="mi-start">(.*?)</script>', page, re.DOTALL)
     assert len(found) == 1
     return json.loads(found[0])
 
@@ -48,9 +49,9 @@ def test_text_of_a_trace_cannot_break_out_of_the_page(toy_trace):
 
 
 def test_the_module_can_stand_in_a_page():
-    module = MODULE.read_text()
-    assert "</script" not in module.replace('<script class="mi-trace">', "") and "<!--" not in module
-    assert re.search(r"^export default \{ render \};", module, re.MULTILINE)
+    module = MODULE
+    assert "</script" not in module and "<!--" not in module
+    assert re.search(r"^export default \{ render: renderer\(", module, re.MULTILINE)
     assert re.search(r"^export function mount\(el, payload,", module, re.MULTILINE)
 
 
@@ -58,7 +59,7 @@ def test_the_widget_is_given_the_trace_as_it_is_stored(toy_trace):
     inspector = Inspector(toy_trace)
     state = inspector.get_state(["trace", "step", "slot", "_esm", "_css"])
     assert state["trace"] == toy_trace.to_json() and (state["step"], state["slot"]) == (0, None)
-    assert state["_esm"] == MODULE.read_text() and ".mi-strip" in state["_css"]
+    assert state["_esm"] == MODULE and ".mi-strip" in state["_css"]
     memory = state["trace"]["arrays"]["memory"]
     stored = np.frombuffer(base64.b64decode(memory["data"]), "<i2").reshape(memory["shape"]) * memory["scale"]
     np.testing.assert_allclose(stored, toy_trace.memory, atol=memory["scale"])
