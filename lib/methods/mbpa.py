@@ -1,0 +1,289 @@
+"""MbPA: an output network whose weights are fitted for one query, then forgotten (Sprechmann et al. 2018).
+
+| here | paper | equation |
+| --- | --- | --- |
+| `MbPA.embed`, `MbPA.output` | f_γ and g_θ | 1 |
+| `MbPA.memory` | M, in `lib/memory/episodic.py` | section 2 |
+| `Context` | C = {(h_k, v_k, w_k)} of a query q = f_γ(x) | section 2 |
+| `adapted_by_loop`, `adapted_by_vmap`, `adapted_by_dual` | g of θ_x = θ + Δ_total, three ways | 2 to 4, algorithm 1 |
+| `from_memory` | p_mem, the attention on what is retrieved | 9 |
+| `mixture` | λ p_param + (1 - λ) p_mem | 5 |
+
+A step descends the loss of what was retrieved, and is drawn back to θ:
+
+    θ_x ← θ_x - α ∇ Σ_k w_k (-log p(v_k | h_k, θ_x)) - β (θ_x - θ)
+
+Equation 4 has its signs so that the likelihood would fall and θ_x be pushed away from θ; the text says «gradient
+descent [...] to minimise (3)», which is the line above. With one step θ_x = θ and β has no effect.
+
+Three ways give the same. `adapted_by_loop` is the plain one: a copy of g_θ for each query and PyTorch's optimizers.
+`adapted_by_vmap` does all queries at once, for any output network and optimizer. `adapted_by_dual` is exact for
+gradient descent on a softmax layer: its weights stay θ - Σ_k c_k (h_k, 1)ᵀ, so that only the products of the neighbours
+with each other and with the query are needed, and no copy of θ at all.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from lib.memory.episodic import Context, EpisodicMemory
+
+AT_ONCE = 2**26  # weights of copies of θ that `adapted_by_vmap` holds at once: 256 MB, and as much for gradients
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class MbPAConfig:
+    """How the output network is fitted to a query."""
+
+    neighbours: int = 50
+    """K (paper: «saturates quickly after 50» on ImageNet; 256 for language)."""
+    steps: int = 1
+    """T, of the descent; 0 is the parametric network alone (paper: 1 for language, tuned from 1 to 20 elsewhere)."""
+    rate: float = 0.15
+    """α_M (paper: 0.15 for language, tuned elsewhere)."""
+    prior: float = 0.0
+    """β: the part of θ_x - θ that each step takes back; no effect with one step (paper: tuned for language)."""
+    optimizer: Literal["sgd", "rmsprop", "adam"] = "sgd"
+    """What makes a step of a gradient (paper: RMSprop for ImageNet)."""
+    decay: float = 0.9
+    """Of RMSprop's mean square (paper: silent)."""
+    square: float = 0.0
+    """RMSprop's mean square at the beginning: 0 in PyTorch, 1 in TensorFlow 1 (paper: silent). From 0 the first step
+    moves every weight alike, by rate / sqrt(1 - decay)."""
+    epsilon: float = 1e-3
+    """ε of the kernel, in squared distance (paper: silent; 10⁻³ in the work that it takes the kernel from)."""
+
+    def __post_init__(self):
+        if self.neighbours < 1:
+            raise ValueError(f"neighbours must be 1 or more, not {self.neighbours}")
+        if self.steps < 0:
+            raise ValueError(f"steps must be 0 or more, not {self.steps}")
+        if self.epsilon <= 0:
+            raise ValueError(f"epsilon must be positive, not {self.epsilon}: the kernel divides by it")
+
+
+class Adapted(NamedTuple):
+    """What the fitted network says of each query, and how far its weights had to move for it."""
+
+    outputs: Float[Tensor, "queries outputs"]
+    moved: Float[Tensor, " queries"]
+    """‖θ_x - θ‖"""
+
+
+def fit_loss(
+    outputs: Float[Tensor, "k outputs"], values: Shaped[Tensor, "k *value"], weights: Float[Tensor, " k"]
+) -> Float[Tensor, ""]:
+    """Σ_k w_k (-log p(v_k | h_k, θ)): of classes, or of numbers as normal ones of variance 1, without its constant."""
+    if values.is_floating_point():
+        return (weights * (outputs - values).square().sum(1)).sum() / 2
+    return (weights * F.cross_entropy(outputs, values, reduction="none")).sum()
+
+
+class Mover(NamedTuple):
+    """An optimizer as two functions of tensors, so that they can be applied to a query's weights one by one."""
+
+    start: Callable[[Tensor], tuple[Tensor, ...]]
+    """What it keeps of a weight at the beginning."""
+    move: Callable[[Tensor, tuple[Tensor, ...], int], tuple[Tensor, tuple[Tensor, ...]]]
+    """(gradient, kept, step from 1) to what is taken off the weight, and what is kept."""
+
+
+def mover(config: MbPAConfig) -> Mover:
+    """The local optimizer, with PyTorch's constants where the config has none."""
+    rate = config.rate
+    if config.optimizer == "sgd":
+        return Mover(lambda weight: (), lambda gradient, kept, step: (rate * gradient, kept))
+    if config.optimizer == "rmsprop":
+
+        def by_size(gradient: Tensor, kept: tuple[Tensor, ...], step: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+            square = config.decay * kept[0] + (1 - config.decay) * gradient.square()
+            return rate * gradient / (square.sqrt() + 1e-8), (square,)
+
+        return Mover(lambda weight: (torch.full_like(weight, config.square),), by_size)
+    if config.optimizer == "adam":
+
+        def by_moments(gradient: Tensor, kept: tuple[Tensor, ...], step: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+            mean, square = 0.9 * kept[0] + 0.1 * gradient, 0.999 * kept[1] + 0.001 * gradient.square()
+            size = (square / (1 - 0.999**step)).sqrt() + 1e-8
+            return rate * (mean / (1 - 0.9**step)) / size, (mean, square)
+
+        return Mover(lambda weight: (torch.zeros_like(weight), torch.zeros_like(weight)), by_moments)
+    raise ValueError(f"there is no local optimizer {config.optimizer!r}: choose sgd, rmsprop or adam")
+
+
+def adapted_by_loop(
+    output: nn.Module, queries: Float[Tensor, "queries width"], context: Context, config: MbPAConfig
+) -> Adapted:
+    """Query after query, with a copy of the output network and an optimizer of PyTorch for each: what the others are
+    held to and measured by."""
+    outputs, moved = [], []
+    for q, keys, values, weights in zip(queries, *context, strict=True):
+        own = copy.deepcopy(output).requires_grad_(True)
+        optimizer = _optimizer(own, config)
+        for _ in range(config.steps):
+            before = [weight.detach().clone() for weight in own.parameters()]
+            optimizer.zero_grad()
+            with torch.enable_grad():
+                fit_loss(own(keys), values, weights).backward()
+            optimizer.step()
+            with torch.no_grad():
+                for weight, was, start in zip(own.parameters(), before, output.parameters(), strict=True):
+                    weight -= config.prior * (was - start)
+        with torch.no_grad():
+            outputs.append(own(q.unsqueeze(0)).squeeze(0))
+            changes = [a - b for a, b in zip(own.parameters(), output.parameters(), strict=True)]
+            moved.append(torch.stack([change.square().sum() for change in changes]).sum().sqrt())
+    return Adapted(torch.stack(outputs), torch.stack(moved))
+
+
+def _optimizer(output: nn.Module, config: MbPAConfig) -> torch.optim.Optimizer:
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(output.parameters(), lr=config.rate)
+    if config.optimizer == "adam":
+        return torch.optim.Adam(output.parameters(), lr=config.rate)
+    optimizer = torch.optim.RMSprop(output.parameters(), lr=config.rate, alpha=config.decay)
+    for weight in output.parameters():
+        square = torch.full_like(weight, config.square)
+        optimizer.state[weight] = {"step": torch.zeros(()), "square_avg": square}
+    return optimizer
+
+
+@torch.no_grad()
+def adapted_by_vmap(
+    output: nn.Module, queries: Float[Tensor, "queries width"], context: Context, config: MbPAConfig
+) -> Adapted:
+    """All queries at once, a copy of θ for each: for any output network and optimizer. The network must not draw
+    random numbers: it has to be in evaluation mode if it has dropout."""
+    theta, optimizer = {name: weight.detach() for name, weight in output.named_parameters()}, mover(config)
+
+    def loss(own: Weights, keys: Tensor, values: Tensor, weights: Tensor) -> Tensor:
+        return fit_loss(functional_call(output, own, (keys,)), values, weights)
+
+    def one(q: Tensor, keys: Tensor, values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        own, kept = theta, {name: optimizer.start(weight) for name, weight in theta.items()}
+        for step in range(1, config.steps + 1):
+            gradient, changed = grad(loss)(own, keys, values, weights), {}
+            for name, weight in own.items():
+                change, kept[name] = optimizer.move(gradient[name], kept[name], step)
+                changed[name] = weight - change - config.prior * (weight - theta[name])
+            own = changed
+        square = sum((own[name] - theta[name]).square().sum() for name in theta)
+        return functional_call(output, own, (q.unsqueeze(0),)).squeeze(0), square.sqrt()
+
+    at_once = max(1, AT_ONCE // sum(weight.numel() for weight in theta.values()))
+    return Adapted(*vmap(one, chunk_size=at_once)(queries, *context))
+
+
+@torch.no_grad()
+def adapted_by_dual(
+    output: nn.Linear,
+    queries: Float[Tensor, "queries width"],
+    context: Context,
+    config: MbPAConfig,
+    p: Float[Tensor, "queries k outputs"] | None = None,
+) -> Adapted:
+    """Gradient descent on a softmax layer without a copy of it.
+
+    After every step W = W_θ - Σ_k c_k h_kᵀ and b = b_θ - Σ_k c_k, so a step changes the K vectors c_k alone:
+
+        c_k ← (1 - β) c_k + α w_k (p_k - e_{v_k}),     p_k = softmax(W h_k + b) = softmax(W_θ h_k + b_θ - Σ_j g_kj c_j)
+
+    with g_kj = h_k·h_j, and 1 more if the layer has biases. p: p_k by θ, where it is known, as it is once a memory was
+    written. Raises ValueError for another optimizer or values that are no classes.
+    """
+    if config.optimizer != "sgd" or not isinstance(output, nn.Linear) or context.values.is_floating_point():
+        raise ValueError("the dual form is of gradient descent (sgd) on a softmax layer, an nn.Linear of classes")
+    one = 0.0 if output.bias is None else 1.0
+    keys, values, weights = context
+    gram = keys @ keys.mT + one
+    to_query = (keys @ queries.unsqueeze(2)).squeeze(2) + one
+    logits = None if p is not None and config.steps <= 1 else output(keys)
+    c = keys.new_zeros(*values.shape, output.out_features)
+    for step in range(config.steps):
+        now = p if step == 0 and p is not None else torch.softmax(logits - gram @ c, dim=2)
+        error = now.scatter_add(2, values.unsqueeze(2), now.new_full((1, 1, 1), -1.0).expand(*values.shape, 1))
+        c = (1 - config.prior) * c + config.rate * weights.unsqueeze(2) * error
+    outputs = output(queries) - (to_query.unsqueeze(1) @ c).squeeze(1)
+    return Adapted(outputs, ((gram @ c) * c).sum((1, 2)).clamp(min=0).sqrt())
+
+
+def from_memory(context: Context, labels: int) -> Float[Tensor, "queries labels"]:
+    """p_mem(v | q): of each class the weight of the neighbours that bear it (equation 9)."""
+    p = context.weights.new_zeros(len(context.weights), labels)
+    return p.scatter_add(1, context.values, context.weights)
+
+
+def mixture(
+    network_p: Float[Tensor, "*any labels"], memory_p: Float[Tensor, "*any labels"], share: float
+) -> Float[Tensor, "*any labels"]:
+    """λ p_param + (1 - λ) p_mem (equation 5). share: λ, the network's."""
+    return share * network_p + (1 - share) * memory_p
+
+
+class MbPA(nn.Module):
+    """A network in two parts and an episodic memory. Training is that of any network, by `forward`; once the two
+    parts stay as they are, `observe` fills the memory and `predict` fits θ to each query and forgets it again.
+
+    embed: f_γ, `nn.Identity()` for keys that are the inputs themselves; output: g_θ. Nothing here changes their
+    weights. width: of the keys; labels: number of classes, or None to predict numbers; values: how many, then.
+    """
+
+    def __init__(
+        self,
+        embed: nn.Module,
+        output: nn.Module,
+        config: MbPAConfig,
+        *,
+        width: int,
+        capacity: int,
+        labels: int | None,
+        values: int = 1,
+    ):
+        super().__init__()
+        self.embed, self.output, self.config = embed, output, config
+        self.width, self.capacity, self.labels, self.values = width, capacity, labels, values
+        self.memory: EpisodicMemory | None = None
+
+    def forward(self, xs: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch outputs"]:
+        """The parametric network, equation 1: logits, or numbers."""
+        return self.output(self.embed(xs))
+
+    def begin(self, batch_size: int = 1) -> None:
+        """Start with an empty memory, which all inputs of a batch share."""
+        like = next(self.output.parameters())
+        value = () if self.labels is not None else (self.values,)
+        self.memory = EpisodicMemory(self.capacity, self.width, value, like=like)
+
+    @torch.no_grad()
+    def predict(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch outputs"]:
+        """p(y | x, θ_x) (equation 2), or the fitted network's numbers. Changes nothing: ask as often as you like."""
+        outputs = self.adapted(x).outputs
+        return outputs if self.labels is None else torch.softmax(outputs, dim=1)
+
+    @torch.no_grad()
+    def observe(self, x: Float[Tensor, "batch ..."], y: Shaped[Tensor, "batch *value"]) -> None:
+        """Write each pair (f_γ(x), y) to the memory."""
+        self._begun().append(self.embed(x), y)
+
+    @torch.no_grad()
+    def adapted(self, x: Float[Tensor, "batch ..."]) -> Adapted:
+        """The fitted network's outputs: logits, or numbers; from an empty memory, those of the network as it is."""
+        memory, queries = self._begun(), self.embed(x)
+        if not len(memory) or not self.config.steps:
+            return Adapted(self.output(queries), queries.new_zeros(len(queries)))
+        context = memory.context(queries, self.config.neighbours, self.config.epsilon)
+        exact = self.config.optimizer == "sgd" and isinstance(self.output, nn.Linear) and self.labels is not None
+        return (adapted_by_dual if exact else adapted_by_vmap)(self.output, queries, context, self.config)
+
+    def _begun(self) -> EpisodicMemory:
+        if self.memory is None:
+            raise RuntimeError("there is no memory yet: call mbpa.begin() first")
+        return self.memory
