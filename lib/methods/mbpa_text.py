@@ -1,0 +1,223 @@
+"""MbPA on a text: at each word the softmax layer is fitted to the likest of the last N steps (Sprechmann et al., 4.3).
+
+«The memory stores the past LSTM outputs and associated class labels observed during evaluation»: step i of the past is
+the pair (h_i, x_{i+1}), what was seen and the word that followed, as in the neural cache. Outputs are mixed «alike to
+equation 5»:
+
+    p(w) = (1 - λ_mbpa - λ_cache) p_LSTM(w) + λ_mbpa p_MbPA(w) + λ_cache p_cache(w)
+
+With one step of gradient descent, as the paper has it, the fit is the dual form of `lib/methods/mbpa.py` for a whole
+block of queries at once. With p_i = softmax(W h_i + b) of each step of the past, computed once,
+
+    logits(q) - Σ_i a_i (p_i - e_{w_i}),     a_i = α w_i (h_i·q + 1), which is 0 but for the K neighbours
+
+is a product of the queries' a with the p of the past, and of a window N a band of it counts.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from lib.baselines.neural_cache import attention
+from lib.baselines.sequence import OneStepAtATime, check_pairs
+from lib.memory.episodic import Context, kernel_weights
+from lib.methods.lmn import Network
+from lib.methods.mbpa import Adapted, MbPAConfig, adapted_by_dual, adapted_by_vmap
+
+TINY = 1e-30
+BLOCK = 256  # queries whose past is one stretch
+AT_ONCE = 2**24  # numbers of the neighbours' keys that are held at once: 64 MB
+
+
+@dataclass(frozen=True)
+class TextMbPAConfig:
+    """The memory, the local fit and the mixture; the shares are chosen on validation text."""
+
+    fit: MbPAConfig = field(default_factory=lambda: MbPAConfig(neighbours=256))
+    """How the softmax layer is fitted (paper: K = 256, T = 1, α = 0.15)."""
+    size: int = 5000
+    """N, steps that the memory holds (paper: 5000)."""
+    share: float = 0.1
+    """λ_mbpa (paper: 0.1)."""
+    cache_share: float = 0.0
+    """λ_cache (paper: 0.15 beside MbPA)."""
+    cache_sharpness: float = 0.3
+    """θ of the neural cache (paper: silent)."""
+
+    def __post_init__(self):
+        if self.size < 1:
+            raise ValueError(f"the memory looks back at least one step, not {self.size}")
+        if min(self.share, self.cache_share) < 0 or self.share + self.cache_share > 1:
+            raise ValueError(
+                f"the shares {self.share} and {self.cache_share} must be 0 or more, and 1 at most together"
+            )
+
+
+class Past(NamedTuple):
+    """What is carried from one step to the next: the network's state, and the last N steps at most."""
+
+    network: Any
+    hidden: Float[Tensor, "batch steps hidden"]
+    words: Int[Tensor, "batch steps"]
+    """The word that followed each step."""
+
+
+class Parts(NamedTuple):
+    """log-likelihood of what came true, in nats, by each of what is mixed; shares can be chosen afterwards."""
+
+    network: Float[Tensor, "batch time"]
+    fitted: Float[Tensor, "batch time"]
+    """The network's own where there is no past."""
+    cache: Float[Tensor, "batch time"]
+    """The network's own where there is no past."""
+
+    def mixed(self, share: float, cache_share: float) -> Float[Tensor, "batch time"]:
+        """log p(w) with these λ_mbpa and λ_cache."""
+        shares = self.network.new_tensor([1 - share - cache_share, share, cache_share]).clamp(min=0)
+        return (torch.stack(list(self), dim=2) + shares.log()).logsumexp(2)
+
+
+class TextMbPA(OneStepAtATime):
+    """A language model, which stays as it is, and a memory of its last N hidden states to fit its softmax layer to.
+
+    output: the network's softmax layer, which gives its `scores`.
+    """
+
+    def __init__(self, network: Network, output: nn.Linear, config: TextMbPAConfig):
+        super().__init__()
+        self.network, self.output, self.config = network.requires_grad_(False).eval(), output, config
+
+    def train(self, mode: bool = True) -> "TextMbPA":
+        """As any module's, but the network stays in evaluation mode: it is trained already."""
+        super().train(mode)
+        self.network.eval()
+        return self
+
+    def initial_state(self, batch_size: int) -> Past:
+        """Nothing seen yet."""
+        like = self.output.weight
+        hidden = like.new_zeros(batch_size, 0, self.network.hidden_size)
+        return Past(None, hidden, torch.zeros(batch_size, 0, dtype=torch.int64, device=like.device))
+
+    @torch.no_grad()
+    def episode(
+        self, xs: Int[Tensor, "batch time"], ys: Int[Tensor, "batch time"], past: Past | None = None
+    ) -> tuple[Float[Tensor, "batch time"], Past]:
+        """A block of each stream: log-likelihood of what came true, in nats, and the past to go on with.
+
+        Raises ValueError for shapes that differ.
+        """
+        parts, past = self.parts(xs, ys, past)
+        return parts.mixed(self.config.share, self.config.cache_share), past
+
+    @torch.no_grad()
+    def parts(
+        self, xs: Int[Tensor, "batch time"], ys: Int[Tensor, "batch time"], past: Past | None = None
+    ) -> tuple[Parts, Past]:
+        """As `episode`, before the mixture."""
+        check_pairs(xs, ys)
+        past, size = past or self.initial_state(len(xs)), self.config.size
+        now, network_state = self.network.hidden(xs, past.network)
+        hidden, words = torch.cat([past.hidden, now], 1), torch.cat([past.words, ys], 1)
+        streams = [self._stream(*each, past.hidden.shape[1]) for each in zip(hidden, words, strict=True)]
+        return Parts(*(torch.stack(each) for each in zip(*streams, strict=True))), Past(
+            network_state, hidden[:, -size:], words[:, -size:]
+        )
+
+    def logits(self, x: Int[Tensor, " batch"], state: Past) -> Float[Tensor, "batch words"]:
+        """log of what is predicted to follow x."""
+        config, now = self.config, self.network.hidden(x.unsqueeze(1), state.network)[0][:, 0]
+        network_p = torch.softmax(self.output(now), dim=1)
+        if not state.words.shape[1]:
+            return network_p.log()
+        context = self._context(now, state.hidden, state.words)
+        fitted_p = torch.softmax(self._fitted(now, context).outputs, dim=1)
+        steps = state.words.shape[1]
+        weights = attention(now.unsqueeze(1), state.hidden, steps, config.size, config.cache_sharpness)[:, 0]
+        cache_p = torch.zeros_like(network_p).scatter_add(1, state.words, weights)
+        own = 1 - config.share - config.cache_share
+        return (own * network_p + config.share * fitted_p + config.cache_share * cache_p).clamp(min=TINY).log()
+
+    def advance(self, x: Int[Tensor, " batch"], y: Int[Tensor, " batch"], state: Past) -> Past:
+        """The past, with the step that saw x and was followed by y."""
+        now, network_state = self.network.hidden(x.unsqueeze(1), state.network)
+        hidden, words = torch.cat([state.hidden, now], 1), torch.cat([state.words, y.unsqueeze(1)], 1)
+        return Past(network_state, hidden[:, -self.config.size :], words[:, -self.config.size :])
+
+    def _stream(
+        self, hidden: Float[Tensor, "steps hidden"], words: Int[Tensor, " steps"], earlier: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-likelihoods of one stream, from step `earlier` on."""
+        size, found, known = self.config.size, [], None
+        one_step = self.config.fit.optimizer == "sgd" and self.config.fit.steps == 1
+        for start in range(earlier, len(words), BLOCK):
+            end, first = min(start + BLOCK, len(words)), max(0, start - size)
+            now, past, followed = hidden[start:end], hidden[first:end], words[first:end]
+            logits, y = self.output(now), words[start:end].unsqueeze(1)
+            network = torch.log_softmax(logits, dim=1)
+            if one_step:  # p of the past: what was known of it, and this block's own
+                if known is None:
+                    known = torch.softmax(self.output(hidden[first:start]), dim=1)
+                known = torch.cat([known[len(known) - (start - first) :], network.exp()])
+                fitted = self._fitted_block(now, past, followed, start - first, logits, known)
+            else:
+                fitted = self._fitted_one_by_one(now, past, followed, start - first, logits)
+            weights = attention(now[None], past[None], start - first, size, self.config.cache_sharpness)[0]
+            cache = (weights * (followed == y)).sum(1, keepdim=True).log()
+            network = network.gather(1, y)
+            cache = torch.where(weights.any(1, keepdim=True), cache, network)
+            found.append(torch.cat([network, fitted.log_softmax(1).gather(1, y), cache], dim=1))
+        return torch.cat(found).unbind(1)
+
+    def _neighbours(
+        self, now: Tensor, past: Tensor, earlier: int, products: Tensor
+    ) -> tuple[Int[Tensor, "time k"], Float[Tensor, "time k"]]:
+        """Positions in the past and weights; 0 for what is not in memory yet or any more."""
+        at = torch.arange(earlier, earlier + len(now), device=now.device).unsqueeze(1)
+        seen = torch.arange(len(past), device=now.device)
+        hidden_from_it = (seen >= at) | (seen < at - self.config.size)
+        closeness = (past.square().sum(1) - 2 * products).masked_fill(hidden_from_it, torch.inf)
+        positions = closeness.topk(min(self.config.fit.neighbours, len(past)), largest=False).indices
+        some = max(1, AT_ONCE // (positions.shape[1] * now.shape[1]))
+        pairs = zip(now.split(some), positions.split(some), strict=True)
+        distances = torch.cat([(past[at] - q.unsqueeze(1)).square().sum(2) for q, at in pairs])
+        distances = distances.masked_fill(hidden_from_it.gather(1, positions), torch.inf)
+        weights = kernel_weights(distances, self.config.fit.epsilon)
+        return positions, weights.nan_to_num(0.0)  # where nothing is in memory
+
+    def _fitted_block(
+        self, now: Tensor, past: Tensor, followed: Tensor, earlier: int, logits: Tensor, p: Tensor
+    ) -> Float[Tensor, "time words"]:
+        """Logits after one step of gradient descent. p: of all words at each step of the past."""
+        products = now @ past.T
+        positions, weights = self._neighbours(now, past, earlier, products)
+        one = 0.0 if self.output.bias is None else 1.0
+        a = self.config.fit.rate * weights * (products.gather(1, positions) + one)
+        dense = torch.zeros_like(products).scatter_(1, positions, a)
+        return torch.addmm(logits, dense, p, alpha=-1).scatter_add_(1, followed[positions], a)
+
+    def _fitted_one_by_one(
+        self, now: Tensor, past: Tensor, followed: Tensor, earlier: int, logits: Tensor
+    ) -> Float[Tensor, "time words"]:
+        """Logits after any fit; a few queries at a time, since each has neighbours of its own."""
+        positions, weights = self._neighbours(now, past, earlier, now @ past.T)
+        some = max(1, AT_ONCE // (positions.shape[1] * max(now.shape[1], logits.shape[1])))
+        fitted = [
+            self._fitted(q, Context(past[at], followed[at], share)).outputs
+            for q, at, share in zip(now.split(some), positions.split(some), weights.split(some), strict=True)
+        ]
+        return torch.cat(fitted)
+
+    def _context(self, now: Tensor, hidden: Tensor, words: Tensor) -> Context:
+        """C of a query of each stream, all of whose steps are in its memory."""
+        k = min(self.config.fit.neighbours, words.shape[1])
+        distances, at = (hidden - now.unsqueeze(1)).square().sum(2).topk(k, largest=False)
+        keys = hidden.gather(1, at.unsqueeze(2).expand(-1, -1, hidden.shape[2]))
+        return Context(keys, words.gather(1, at), kernel_weights(distances, self.config.fit.epsilon))
+
+    def _fitted(self, queries: Tensor, context: Context) -> Adapted:
+        fit = adapted_by_dual if self.config.fit.optimizer == "sgd" else adapted_by_vmap
+        return fit(self.output, queries, context, self.config.fit)
