@@ -5,7 +5,7 @@
 | `MbPA.embed`, `MbPA.output` | f_γ and g_θ | 1 |
 | `MbPA.memory` | M, in `lib/memory/episodic.py` | section 2 |
 | `Context` | C = {(h_k, v_k, w_k)} of a query q = f_γ(x) | section 2 |
-| `adapted_by_loop`, `adapted_by_vmap`, `adapted_by_dual` | g of θ_x = θ + Δ_total, three ways | 2 to 4, algorithm 1 |
+| `adapted_by_loop`, `adapted_by_vmap`, `adapted_by_dual` | g of θ_x = θ + Δ_total | 2 to 4, algorithm 1 |
 | `from_memory` | p_mem, the attention on what is retrieved | 9 |
 | `mixture` | λ p_param + (1 - λ) p_mem | 5 |
 
@@ -16,10 +16,11 @@ A step descends the loss of what was retrieved, and is drawn back to θ:
 Equation 4 has its signs so that the likelihood would fall and θ_x be pushed away from θ; the text says «gradient
 descent [...] to minimise (3)», which is the line above. With one step θ_x = θ and β has no effect.
 
-Three ways give the same. `adapted_by_loop` is the plain one: a copy of g_θ for each query and PyTorch's optimizers.
+All ways give the same. `adapted_by_loop` is the plain one: a copy of g_θ for each query and PyTorch's optimizers.
 `adapted_by_vmap` does all queries at once, for any output network and optimizer. `adapted_by_dual` is exact for
 gradient descent on a softmax layer: its weights stay θ - Σ_k c_k (h_k, 1)ᵀ, so that only the products of the neighbours
-with each other and with the query are needed, and no copy of θ at all.
+with each other and with the query are needed, and no copy of θ at all. `adapted_by_first_dual` does so for the first
+layer of any network, whose inputs are the keys and do not change either; later layers are fitted as by vmap.
 """
 
 import copy
@@ -215,6 +216,52 @@ def adapted_by_dual(
     return Adapted(outputs, ((gram @ c) * c).sum((1, 2)).clamp(min=0).sqrt())
 
 
+@torch.no_grad()
+def adapted_by_first_dual(
+    output: nn.Sequential, queries: Float[Tensor, "queries width"], context: Context, config: MbPAConfig
+) -> Adapted:
+    """Gradient descent on a network that begins with an `nn.Linear`, without a copy of that layer.
+
+    As in `adapted_by_dual`, with what the first layer gives for a key in the place of the logits. Where keys are long,
+    as images are, this layer has most of the weights. Raises ValueError for another optimizer or network.
+    """
+    if config.optimizer != "sgd" or not isinstance(output, nn.Sequential) or not isinstance(output[0], nn.Linear):
+        raise ValueError("this form is of gradient descent (sgd) on an nn.Sequential that begins with an nn.Linear")
+    first, rest = output[0], output[1:]
+    one = 0.0 if first.bias is None else 1.0
+    theta = {name: weight.detach() for name, weight in rest.named_parameters()}
+
+    def loss(given: Tensor, own: Weights, values: Tensor, weights: Tensor) -> Tensor:
+        return fit_loss(functional_call(rest, own, (given,)), values, weights)
+
+    def fit(q: Tensor, keys: Tensor, values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        gram, start, own = keys @ keys.T + one, first(keys), theta
+        c = torch.zeros_like(start)
+        for _ in range(config.steps):
+            of_given, gradient = grad(loss, argnums=(0, 1))(start - gram @ c, own, values, weights)
+            c = (1 - config.prior) * c + config.rate * of_given
+            own = {
+                name: weight - config.rate * gradient[name] - config.prior * (weight - theta[name])
+                for name, weight in own.items()
+            }
+        square = ((gram @ c) * c).sum() + sum((own[name] - theta[name]).square().sum() for name in theta)
+        given = first(q) - (keys @ q + one) @ c
+        return functional_call(rest, own, (given.unsqueeze(0),)).squeeze(0), square.clamp(min=0).sqrt()
+
+    copied = sum(weight.numel() for weight in theta.values())
+    per_query = copied + context.values.shape[1] * first.out_features
+    return Adapted(*vmap(fit, chunk_size=max(1, AT_ONCE // per_query))(queries, *context))
+
+
+def fitter(output: nn.Module, config: MbPAConfig, classes: bool) -> Callable[..., Adapted]:
+    """The fastest of the ways that fit such an output network."""
+    if config.optimizer == "sgd" and isinstance(output, nn.Linear) and classes:
+        return adapted_by_dual
+    if config.optimizer == "sgd" and isinstance(output, nn.Sequential) and isinstance(output[0], nn.Linear):
+        return adapted_by_first_dual
+    return adapted_by_vmap
+
+
 def from_memory(context: Context, labels: int) -> Float[Tensor, "queries labels"]:
     """p_mem(v | q): of each class the weight of the neighbours that bear it (equation 9)."""
     p = context.weights.new_zeros(len(context.weights), labels)
@@ -280,8 +327,7 @@ class MbPA(nn.Module):
         if not len(memory) or not self.config.steps:
             return Adapted(self.output(queries), queries.new_zeros(len(queries)))
         context = memory.context(queries, self.config.neighbours, self.config.epsilon)
-        exact = self.config.optimizer == "sgd" and isinstance(self.output, nn.Linear) and self.labels is not None
-        return (adapted_by_dual if exact else adapted_by_vmap)(self.output, queries, context, self.config)
+        return fitter(self.output, self.config, self.labels is not None)(self.output, queries, context, self.config)
 
     def _begun(self) -> EpisodicMemory:
         if self.memory is None:

@@ -11,7 +11,14 @@ from torch import nn
 
 from lib.memory.episodic import Context
 from lib.methods import mbpa
-from lib.methods.mbpa import MbPA, MbPAConfig, adapted_by_dual, adapted_by_loop, adapted_by_vmap
+from lib.methods.mbpa import (
+    MbPA,
+    MbPAConfig,
+    adapted_by_dual,
+    adapted_by_first_dual,
+    adapted_by_loop,
+    adapted_by_vmap,
+)
 from tests.cases import normal, random_cases, seeds
 from tests.methods import reference_mbpa as reference
 
@@ -106,6 +113,29 @@ def test_vmap_fits_any_network(monkeypatch):
         monkeypatch.setattr(mbpa, "AT_ONCE", 1)  # a query at a time
         torch.testing.assert_close(adapted_by_vmap(deep, queries, context, config).outputs, one.outputs)
         monkeypatch.undo()
+
+
+@pytest.mark.parametrize("classes", [True, False])
+@random_cases(40)
+@given(seed=seeds, steps=st.integers(0, 4), rate=st.floats(0.01, 1.0), prior=st.sampled_from([0.0, 0.3]))
+def test_the_dual_of_a_first_layer_is_the_loop(classes, seed, steps, rate, prior):
+    torch.manual_seed(seed % 2**31)
+    bias = bool(seed % 2)
+    deep = nn.Sequential(nn.Linear(WIDTH, 6, bias=bias), nn.Tanh(), nn.Linear(6, CLASSES)).double()
+    queries, context = make_context(seed, classes)
+    config = MbPAConfig(steps=steps, rate=rate, prior=prior)
+    one, other = (path(deep, queries, context, config) for path in (adapted_by_loop, adapted_by_first_dual))
+    torch.testing.assert_close(one.outputs, other.outputs)
+    torch.testing.assert_close(one.moved, other.moved, atol=1e-7, rtol=1e-6)
+
+
+def test_the_fastest_way_that_fits_is_taken():
+    linear, deep = make_output(0), nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    assert mbpa.fitter(linear, MbPAConfig(), True) is adapted_by_dual
+    assert mbpa.fitter(linear, MbPAConfig(), False) is adapted_by_vmap
+    assert mbpa.fitter(linear, MbPAConfig(optimizer="adam"), True) is adapted_by_vmap
+    assert mbpa.fitter(deep, MbPAConfig(), True) is adapted_by_first_dual
+    assert mbpa.fitter(nn.Sequential(nn.ReLU(), linear), MbPAConfig(), True) is adapted_by_vmap
 
 
 @pytest.mark.parametrize("path", PATHS.values())
@@ -224,3 +254,5 @@ def test_what_makes_no_sense_is_refused():
         adapted_by_vmap(output, queries, context, unknown)
     with pytest.raises(ValueError, match="gradient descent"):
         adapted_by_dual(output, queries, context, MbPAConfig(optimizer="adam"))
+    with pytest.raises(ValueError, match=r"begins with an nn\.Linear"):
+        adapted_by_first_dual(nn.Sequential(nn.ReLU(), output), queries, context, MbPAConfig())
