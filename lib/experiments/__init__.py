@@ -9,10 +9,21 @@ from lib.experiments import (
     lmn_table1,
     mann,
     mann_regression,
+    mbpa_permuted,
 )
 from lib.experiments.base import PROFILES, Experiment, RunOptions
 
-MODULES = (mann, mann_regression, flmn, lmn_table1, lmn_sequences, lmn_omniglot, lmn_fewshot, lmn_language)
+MODULES = (
+    mann,
+    mann_regression,
+    flmn,
+    lmn_table1,
+    lmn_sequences,
+    lmn_omniglot,
+    lmn_fewshot,
+    lmn_language,
+    mbpa_permuted,
+)
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment for module in MODULES for experiment in module.EXPERIMENTS
 }

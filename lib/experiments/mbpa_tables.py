@@ -1,0 +1,148 @@
+"""Sprechmann et al. 2018 as the command line and the book show it, and the paper's claims with our verdicts.
+
+Criteria are ours: figure 3 has no numbers. ± is half of the 95% interval of a difference over the seeds.
+"""
+
+from lib import ledger, report
+from lib.experiments.claims import FAILS, HOLDS, IN_PART, Claim, percent, verdicts
+from lib.experiments.curves import PROFILES_SHOWN
+from lib.ledger import Record
+
+FIGURE3 = "mbpa.figure3"
+SIZES = (100, 200, 500, 1_000, 2_000, 5_000, 10_000)
+AFTER = (1, 2, 5, 10, 15, 20)  # tasks
+FIGURE3_LABELS = {
+    "mlp": "MLP",
+    "ewc": "EWC",
+    **{f"mbpa-{size}": f"MbPA, {report.grouped(size)} examples a task" for size in SIZES},
+    "random-1000": "MbPA with random neighbours, 1 000",
+    "memory-1000": "memory alone, 1 000",
+    "ewc-mbpa-100": "MbPA and EWC, 100",
+    "ewc-mbpa-1000": "MbPA and EWC, 1 000",
+}
+
+
+def figure3() -> report.Table:
+    """Mean accuracy over all tasks met so far, after some of them."""
+    rows = []
+    for variant, label in FIGURE3_LABELS.items():
+        for profile in PROFILES_SHOWN:
+            if records := ledger.whole_records(FIGURE3, variant, profile):
+                rows.append(report.Row(label, f"ours, {profile} profile", _after(records), report.note_on(records)))
+                break
+        else:
+            rows.append(report.Row(label, "ours", (), report.NOT_RUN))
+    caption = (
+        "Permuted MNIST: mean accuracy in percent over the tasks met so far (Sprechmann et al. 2018, figure 3; "
+        "the paper gives curves and no numbers)"
+    )
+    columns = tuple("after 1 task" if count == 1 else f"{count} tasks" for count in AFTER)
+    return report.Table(caption, columns, tuple(rows), ("network", "source"))
+
+
+def _after(records: list[Record]) -> tuple[str, ...]:
+    met = min(len(record.metrics["mean_accuracy"]) for record in records)
+    of = [
+        [record.metrics["mean_accuracy"][count - 1] for record in records] if count <= met else None for count in AFTER
+    ]
+    return tuple(report.percent(values) if values else "–" for values in of)
+
+
+def _last(records: list[Record]) -> list[float]:
+    """Of each seed, the mean accuracy over all tasks at the end."""
+    return [record.metrics["mean_accuracy"][-1] for record in records]
+
+
+def _gain(first: list[Record], second: list[Record]) -> tuple[float, float, str]:
+    """How far the second is ahead in points: mean over the seeds, half of the interval, both in words."""
+    mean, half = ledger.mean_and_interval([100 * (b - a) for a, b in zip(_last(first), _last(second), strict=True)])
+    return mean, half or 0.0, f"{mean:+.1f}" + ("" if half is None else f" ± {half:.1f}")
+
+
+def _share(right: list[bool]) -> str:
+    return HOLDS if all(right) else IN_PART if any(right) else FAILS
+
+
+def _ahead_of(reference: list[Record], *others: list[Record]) -> tuple[str, str]:
+    gains = [_gain(reference, other) for other in others]
+    names = [records[0].variant for records in others]
+    words = ", ".join(f"{name} {gain[2]}" for name, gain in zip(names, gains, strict=True))
+    return _share([mean - half > 0 for mean, half, _ in gains]), f"points ahead of {reference[0].variant}: {words}"
+
+
+def _grows(*sizes: list[Record]) -> tuple[str, str]:
+    scores = [sum(_last(records)) / len(records) for records in sizes]
+    rises = [a < b for a, b in zip(scores[:-1], scores[1:], strict=True)]
+    return _share(rises), ", ".join(percent(score) for score in scores)
+
+
+def _random_helps_less(mlp: list[Record], drawn: list[Record], nearest: list[Record]) -> tuple[str, str]:
+    by_random, by_nearest = _gain(mlp, drawn), _gain(mlp, nearest)
+    words = f"points ahead of the MLP: random {by_random[2]}, nearest {by_nearest[2]}"
+    return (HOLDS if by_nearest[0] > 0 and by_random[0] < by_nearest[0] / 2 else FAILS), words
+
+
+def _better_together(*runs: list[Record]) -> tuple[str, str]:
+    """runs: EWC; then MbPA and both, for each size."""
+    ewc, pairs = runs[0], list(zip(runs[1::2], runs[2::2], strict=True))
+    gains = [(_gain(ewc, both), _gain(mbpa, both), both[0].variant) for mbpa, both in pairs]
+    words = "; ".join(f"{name}: {a[2]} points on EWC, {b[2]} on MbPA" for a, b, name in gains)
+    return _share([gain[0] - gain[1] > 0 for of in gains for gain in of[:2]]), words
+
+
+def _runs(*variants: str) -> tuple[tuple[str, str], ...]:
+    return tuple((FIGURE3, variant) for variant in variants)
+
+
+ALL_SIZES = tuple(f"mbpa-{size}" for size in SIZES)
+CLAIMS = (
+    Claim(
+        "Figure 3",
+        "MbPA beats the MLP",
+        "ahead after the last task with each number of examples, by more than the interval; in part: with some",
+        _runs("mlp", *ALL_SIZES),
+        _ahead_of,
+        compares=True,
+        all_seeds=True,
+    ),
+    Claim(
+        "Figure 3",
+        "it is superior to EWC for all sizes of memory but 100 examples a task",
+        "ahead after the last task from 200 examples on; in part: with some",
+        _runs("ewc", *ALL_SIZES[1:]),
+        _ahead_of,
+        compares=True,
+        all_seeds=True,
+    ),
+    Claim(
+        "Figure 3",
+        "it gets better with the number of examples",
+        "from each size to the next; in part: in some",
+        _runs(*ALL_SIZES),
+        _grows,
+        all_seeds=True,
+    ),
+    Claim(
+        "Section 4.1",
+        "updates on memories chosen at random are considerably less useful",
+        "less than half as far ahead of the MLP",
+        _runs("mlp", "random-1000", "mbpa-1000"),
+        _random_helps_less,
+        compares=True,
+        all_seeds=True,
+    ),
+    Claim(
+        "Figure 3, right",
+        "EWC and MbPA together are better than either",
+        "ahead of both, with 100 and with 1000 examples; in part: in some of the four comparisons",
+        _runs("ewc", "mbpa-100", "ewc-mbpa-100", "mbpa-1000", "ewc-mbpa-1000"),
+        _better_together,
+        compares=True,
+        all_seeds=True,
+    ),
+)
+
+
+def figure3_claims() -> report.Table:
+    """What the paper says of figure 3, with our verdicts."""
+    return verdicts(CLAIMS, "Sprechmann et al. 2018 on permuted MNIST")
