@@ -14,7 +14,7 @@ So windows meet in θ only, and need not be remembered together. `_Windows` scor
 when the gradients of the scores are known, it walks the streams again, one window at a time. That is once more forward,
 and never holds more than one window, whatever the length.
 
-Two forms give the same. `plain` is PyTorch's `vmap` of `grad`, as for any network (`adapted`). The default is for this
+Two forms give the same. `plain` is PyTorch's `vmap` of `grad`, as for any network. The default is for this
 one: its gradients are outer products, so a window's changes of the softmax layer stay a list of vectors, added to the
 fast weights once a window; of the embedding only the rows seen change. No gradient as large as the weights is formed.
 """
@@ -27,7 +27,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
@@ -36,28 +36,6 @@ from lib.methods.controller import lstm_cell
 from lib.tasks.streams import Scored, rank_of
 
 Weights = dict[str, Tensor]
-
-
-def adapted(
-    network: nn.Module,
-    params: Weights,
-    x: Shaped[Tensor, "examples *features"],
-    y: Int[Tensor, " examples"],
-    rate: float | Tensor,
-    order: Literal[1, 2] = 1,
-) -> Weights:
-    """The weights after one step of gradient descent on a few examples; the network's own are not touched.
-
-    network: gives logits (examples, classes) for x; params: by their names in the network, those left out stay as they
-    are. order: 2 lets gradients of what comes later flow through the gradient too, 1 takes it for a constant. To be
-    mapped over tasks by `vmap`, as it draws nothing and changes nothing.
-    """
-
-    def loss(params: Weights) -> tuple[Tensor, Any]:
-        return F.cross_entropy(functional_call(network, params, (x,)), y), ()
-
-    moves, _ = descent(loss, params, rate, order)
-    return {name: params[name] + move for name, move in moves.items()}
 
 
 def descent(

@@ -218,7 +218,7 @@ CLAIMS = (
     Claim(
         "Table 4",
         "LMN's lead is larger where memory is limited",
-        "a larger mean lead with 2 cells a label than with 5, by more than half of the interval of the difference",
+        "ahead with 2 cells a label, and with a larger mean lead than with 5, by more than half of its interval",
         _runs(TABLE4, "kaiser-2cell", "lmn-2cell", "kaiser-5cell", "lmn-5cell"),
         _more_when_limited,
         compares=True,

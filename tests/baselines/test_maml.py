@@ -1,4 +1,4 @@
-"""Online MAML: both forms against plain loops of autograd and against finite differences; the two views; `adapted`."""
+"""Online MAML: both forms against plain loops of autograd and against finite differences; the two views."""
 
 import jaxtyping
 import pytest
@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
-from lib.baselines.maml import MAML, MAMLConfig, adapted, gates_gradient
+from lib.baselines.maml import MAML, MAMLConfig, gates_gradient
 from lib.methods.controller import lstm_cell
 from tests.cases import random_cases, seeds
 
@@ -160,36 +159,6 @@ def test_the_gates_gradient_is_autograds(seed):
     hidden, next_cell = lstm_cell(gates, cell)
     (expected,) = torch.autograd.grad(hidden, gates, to_hidden)
     torch.testing.assert_close(gates_gradient(gates, cell, next_cell, to_hidden), expected)
-
-
-@random_cases(15)
-@given(seeds, orders)
-def test_adapted_is_a_step_of_sgd_for_any_network(seed, order):
-    torch.manual_seed(seed)
-    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(18, 4)).double()
-    x, y = torch.randn(6, 1, 5, 5, dtype=torch.float64), torch.randint(4, (6,))
-    params = dict(network.named_parameters())
-    found = adapted(network, params, x, y, 0.3, order)
-    moves = torch.autograd.grad(F.cross_entropy(network(x), y), list(params.values()), create_graph=order == 2)
-    for (name, value), move in zip(params.items(), moves, strict=True):
-        torch.testing.assert_close(found[name], value - 0.3 * move)
-    # Through the step flows a gradient: the identity's alone for order 1.
-    own = list(params.values())
-    again = torch.autograd.grad(sum(v.sin().sum() for v in found.values()), own)
-    expected = torch.autograd.grad(sum((v - 0.3 * m).sin().sum() for v, m in zip(own, moves, strict=True)), own)
-    for one, other in zip(again, expected, strict=True):
-        torch.testing.assert_close(one, other)
-
-
-def test_adapted_maps_over_tasks():
-    torch.manual_seed(0)
-    network = nn.Linear(3, 2).double()
-    params = dict(network.named_parameters())
-    x, y = torch.randn(4, 5, 3, dtype=torch.float64), torch.randint(2, (4, 5))
-    mapped = torch.func.vmap(lambda x, y: adapted(network, params, x, y, 0.3))(x, y)
-    for task in range(4):
-        for name, value in adapted(network, params, x[task], y[task], 0.3).items():
-            torch.testing.assert_close(mapped[name][task], value)
 
 
 def test_wrong_use_is_refused():
