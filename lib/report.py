@@ -307,7 +307,10 @@ def html_table(table: Table) -> str:
 
 def _caption(table: Table) -> str:
     intervals = any("±" in cell and len(cell) <= LONGEST_NUMBER for row in table.rows for cell in row.cells)
-    return table.caption + ("; ±: half of the 95% interval over the n seeds, by Student's t" if intervals else "")
+    told = "±" in table.caption
+    return table.caption + (
+        "; ±: half of the 95% interval over the n seeds, by Student's t" if intervals and not told else ""
+    )
 
 
 def _cell(text: str) -> str:

@@ -131,7 +131,8 @@ class RecentMemory:
 
     A label is as probable as the one of its cells that is most like h, by LMN's kernel exp(λ cosine): so it answers by
     the nearest neighbour. merge: where that neighbour is right, the two become their mean, as in Kaiser et al. 2017,
-    and no cell is spent; False: each step takes a cell, as a least-recently-used write does.
+    and no cell is spent; only what is written counts as used. False: each step takes a cell, as a least-recently-used
+    write does, and the nearest neighbour counts as used, since it was read.
     """
 
     def __init__(self, labels: int, cells: int, merge: bool, sharpness: float = 5.0):
@@ -141,7 +142,7 @@ class RecentMemory:
         """So many streams side by side, each with empty cells."""
         self.vectors: Tensor | None = None  # (B, N, width), of length 1; made where the first x is
         self.label = torch.full((batch_size, self.cells), -1)
-        self.used = torch.zeros(batch_size, self.cells, dtype=torch.int64)  # when it was written or merged, from 1
+        self.used = torch.zeros(batch_size, self.cells, dtype=torch.int64)  # when last, in half steps
         self.now = 0
 
     def predict(self, x: Float[Tensor, "batch width"]) -> Float[Tensor, "batch labels"]:
@@ -155,10 +156,12 @@ class RecentMemory:
 
     def observe(self, x: Float[Tensor, "batch width"], y: Int[Tensor, " batch"]) -> None:
         """Write x with its label y."""
-        self.now += 1
+        self.now += 2  # a step's read comes before its write
         stream = torch.arange(len(y), device=y.device)
         nearest = self._cosines(x).masked_fill(self.label < 0, -torch.inf).argmax(1)
         merges = self.merge & (self.label[stream, nearest] == y)
+        if not self.merge:
+            self.used[stream, nearest] = torch.where(self.label[stream, nearest] < 0, 0, self.now - 1)
         at = stream, torch.where(merges, nearest, self.used.argmin(1))
         joined = nn.functional.normalize(x, dim=1) + merges.unsqueeze(1) * self.vectors[at]
         self.vectors[at] = nn.functional.normalize(joined, dim=1)

@@ -37,13 +37,15 @@ class NaiveRecent:
         return p / p.sum() if self.cells else np.full(LABELS, 1 / LABELS)
 
     def observe(self, x, y):
-        self.now += 1
+        self.now += 2
         x = x / np.linalg.norm(x)
         nearest = max(self.cells, key=lambda cell: cell[0] @ x, default=None)
         if self.merge and nearest is not None and nearest[1] == y:
             mean = (nearest[0] + x) / 2
             nearest[0], nearest[2] = mean / np.linalg.norm(mean), self.now
             return
+        if not self.merge and nearest is not None:
+            nearest[2] = self.now - 1  # it was read, before the write
         if len(self.cells) == self.room:
             del self.cells[min(range(self.room), key=lambda i: self.cells[i][2])]
         self.cells.append([x, y, self.now])
@@ -81,12 +83,12 @@ def test_a_full_lru_memory_forgets_the_rare_label_and_a_labelled_one_does_not():
     points = PointStreams(noise=0.3, steps=60)
     labelled = recall(labelled_memory(points.width, points.labels), points, 20, seed=0)
     recent = recall(RecentMemory(points.labels, 12, merge=False), points, 20, seed=0)
-    before, told, gone = slice(1, points.once), points.once + 1, points.once + 13
+    before, told, full = slice(1, points.once), points.once + 1, points.once + 8
     for found in (labelled, recent):
         assert not found.rare_right[:, before].any() and found.rare_right[:, told].all()
-    assert labelled.rare_right[:, gone:].mean() > 0.99
-    assert not recent.rare[:, gone:].any()
-    assert recent.rare[:, gone - 1].all(), "it goes in this step and no sooner"
+    assert labelled.rare_right[:, full:].mean() > 0.99
+    assert recent.rare[:, :full][:, told:].all(), "there is room until twelve steps are written"
+    assert recent.rare[:, full + 4 :].any(1).mean() < 0.5 and not recent.rare[:, full + 30 :].any()
 
 
 def test_asking_about_the_rare_label_changes_nothing():

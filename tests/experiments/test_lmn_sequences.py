@@ -49,7 +49,7 @@ def test_a_run_of_each_row(book, method):
     assert len(found["tuning"]) == TRIALS
     best = min(found["tuning"], key=lambda each: each["validation_log_perplexity"])
     assert found["setting"] == best["setting"]
-    assert ledger.find_record(*record.name.replace("/", " ").split()[:1], record.variant, "smoke", 0) == record
+    assert ledger.find_record("lmn.table2", record.variant, "smoke", 0) == record
     assert record.config == json.loads(json.dumps(table2.EXPERIMENTS[0].config(record.variant, "smoke")))
     ok, message = table2.verify(record, "cpu")
     assert ok, message
@@ -60,7 +60,8 @@ def test_a_run_of_each_reading(book, reading):
     options = RunOptions(device="cpu", progress=False, runs=book / "runs")
     record = table2.run("lmn.readings", reading, "smoke", 0, options)
     assert record.complete and record.config == json.loads(json.dumps(table2.EXPERIMENTS[1].config(reading, "smoke")))
-    assert {row.label: row.source for row in tables.readings().rows}[tables.READING_LABELS[reading]]
+    shown = {row.label: row for row in tables.readings().rows}[tables.READING_LABELS[reading]]
+    assert shown.note == report.NOT_RUN  # a smoke run is no result
 
 
 def test_the_states_of_the_tests_change_these_alone(book):
@@ -173,7 +174,10 @@ def test_methods_have_the_paper_s_sizes_and_equal_budgets():
 
 
 def record_of(method: str, log_perplexity: float, seed: int, data: str = "fsq-nyc") -> ledger.Record:
-    metrics = {"log_perplexity": log_perplexity, "mrr": 0.2, "labels": 30}
+    metrics = {"log_perplexity": log_perplexity, "mrr": 0.2, "labels": 30, "setting": {"rate": 0.3, "dropout": 0.5}}
+    metrics["tuning"] = [
+        {"setting": {"rate": rate, "dropout": drop}} for rate in (0.1, 0.2, 0.3) for drop in (0.2, 0.5)
+    ]
     machine = {"name": "here", "device": "cpu"}
     data_of = {"name": data, "sha256": "", "is_standin": False}
     return ledger.Record(
@@ -195,11 +199,12 @@ def test_table_and_verdicts(book, monkeypatch):
     assert rows["Foursquare, New York", "LSTM"].cells == ("8.95", "0.03", "7.90 ± 0.25", "0.20")
     assert rows["Foursquare, New York", "LMN"].cells == ("5.54", "0.27", "5.10 ± 0.25", "0.20")
     assert rows["Foursquare, New York", "LMN"].note.startswith("paper profile, n = 3")
+    assert rows["Foursquare, New York", "LMN"].note.endswith("at the edge of what was tried: rate of adaptation 0.3")
     assert rows["Foursquare, New York", "an even guess"].cells == (f"{np.log(8325):.2f}", "–", f"{np.log(30):.2f}", "–")
     assert rows["Foursquare, New York", "Rei"].cells[2:] == ("–", "–")
     assert rows["Foursquare, New York", "Rei"].note == report.NOT_RUN
     assert rows["Geolife", "LMN-fixed"].cells == ("1.05", "0.83", "–", "–")
-    assert ("Geolife", "MAML") not in rows  # neither the paper has it nor we
+    assert rows["Geolife", "MAML"].cells == ("–",) * 4 and rows["Geolife", "MAML"].note == report.NOT_RUN
     verdicts = {
         row.label: dict(zip(tables.verdicts().columns, row.cells, strict=True)) for row in tables.verdicts().rows
     }
@@ -213,3 +218,13 @@ def test_table_and_verdicts(book, monkeypatch):
 PAPER = """{"columns": ["lstm", "rei", "maml", "dntm", "lmn-fixed", "lmn"], "rows": {
 "fsq-nyc": [[8.95, 0.03], [8.72, 0.07], [6.55, 0.16], [9.01, 0.05], [6.13, 0.25], [5.54, 0.27]],
 "geolife": [[1.13, 0.84], [1.08, 0.83], null, [1.11, 0.82], [1.05, 0.83], [1.08, 0.83]]}}"""
+
+
+def test_an_edge_is_the_end_of_a_range_of_three_values_or_more():
+    tried = [{"setting": {"theta": theta, "margin": margin}} for theta in (0.1, 0.5, 0.9) for margin in (1.0, 4.0)]
+
+    def edges(theta: float, margin: float) -> dict:
+        return tables.edges({"setting": {"theta": theta, "margin": margin}, "tuning": tried})
+
+    assert edges(0.5, 4.0) == {}  # of two values each is an end
+    assert edges(0.1, 1.0) == {"theta": 0.1} and edges(0.9, 1.0) == {"theta": 0.9}

@@ -1,7 +1,5 @@
 """The labelled memory: what its settings must mean. Its equations are tested with LMN, tests/methods/test_lmn.py."""
 
-import math
-
 import pytest
 import torch
 from hypothesis import given
@@ -41,8 +39,8 @@ def test_an_error_takes_a_free_cell_then_the_least_weighted_of_the_same_label():
     two = memory(cells=2)
     write(two, [1.0, 0.0, 0.0], 7)
     write(two, [0.0, 1.0, 0.0], 7, wrong=True)
-    share = math.exp(0.0) / math.exp(0.0)  # of the one cell that was there
-    assert cells_of(two, 7) == ([[1.0, share, 0.0], [0.0, 1.0, 0.0]], [1.5, 1.0])
+    # The one cell that was there takes all of h, although h is at a right angle to it; h also gets a cell of its own.
+    assert cells_of(two, 7) == ([[1.0, 1.0, 0.0], [0.0, 1.0, 0.0]], [1.5, 1.0])
     write(two, [0.0, 0.0, 5.0], 7, wrong=True)
     vectors, weights = cells_of(two, 7)
     assert vectors[1] == [0.0, 0.0, 5.0] and weights[1] == 1.0
