@@ -235,6 +235,25 @@ def whole_steps(case: Case, learner: LMN | DenseLMN) -> Steps:
     return Steps(lambda n: learner.predict(xs[n]), lambda n: learner.observe(xs[n], ys[n]))
 
 
+def goal(bench: Bench, cases: tuple[Case, ...] = CASES, times: float = 20.0) -> str:
+    """Sentences, in Markdown, on where LMN does `times` as many steps as the dense forms, and where it does not."""
+    found, lines = by_title(bench), []
+    for name, words in ((MASK, "a mask of labels by cells"), (TABLE, "a table of all labels")):
+        for part, what in ((BOTH, "The whole step"), (ADDED, "What LMN adds to the network")):
+            ratios = {}
+            for case in cases:
+                medians = {way.name: way.median for way in found[title_of(part, case.title)].ways}
+                if name in medians:
+                    ratios[case] = medians[name] / medians[SPARSE]
+            below = [f"{digits(ratio)} at {case.title}" for case, ratio in ratios.items() if ratio < times]
+            reached = f"{len(ratios) - len(below)} of {len(ratios)}"
+            lines.append(
+                f"- {what}, beside {words}: {times:g} times or more in {reached} cases"
+                + (f"; below it, {'; '.join(below)}." if below else ".")
+            )
+    return "\n".join(lines)
+
+
 def dense_table(bench: Bench, cases: tuple[Case, ...] = CASES) -> Table:
     """LMN's steps a second in each part, and how many times as many as the dense forms do."""
     found, shown, rows = by_title(bench), (*PARTS, BOTH, ADDED), []

@@ -36,6 +36,7 @@ from lib.tasks.seeds import generator
 from lib.tasks.streams import Scored
 
 STREAM, PLACES = 40, 30  # check-ins of the stream, places of the person whose they are
+RETUNED = ("Rei", "MAML, first order", "MAML, first order, by autograd")  # learners that retune weights
 TRAINED = (8, 40)  # streams and steps of a training update
 TRAIN = "a training update"
 VOCABULARIES = (4_318, 40_000)  # the first is that of the check-ins of New York at hand
@@ -142,9 +143,14 @@ def in_short(bench: Bench, vocabularies: tuple[int, ...] = VOCABULARIES) -> str:
         both = found[title_of(BOTH, _stream_title(labels))]
         lmn, *others = both.ways
         times = "; ".join(f"{way.name} {_times(both, way)}" for way in others)
-        lines.append(
-            f"- With {grouped(labels)} labels a step of LMN takes {_milliseconds(lmn)} ms. In multiples of it: {times}."
-        )
+        retuned = [way for way in others if way.name in RETUNED]
+        ahead = [way.name for way in retuned if way.median > lmn.median]
+        behind = [way.name for way in retuned if way.median <= lmn.median]
+        verdict = "LMN is faster than all of them that retune weights"
+        if behind:
+            verdict = f"LMN is slower than: {'; '.join(behind)}; faster than: {'; '.join(ahead) or 'none'}"
+        step = f"a step of LMN takes {_milliseconds(lmn)} ms"
+        lines.append(f"- With {grouped(labels)} labels {step}. In multiples of it: {times}. **{verdict}.**")
     return "\n".join(lines)
 
 

@@ -144,6 +144,18 @@ def test_the_tables_show_rates_and_ratios(measured):
     assert [row.label for row in rows[:6]] == list(bench_lmn_adaptation.make_learners(2))
     assert rows[0].cells == ("10", "10", "10", "1", "10", "1") and rows[1].cells == ("20", "20", "20", "2", "–", "–")
     assert rows[4].cells == ("40", "40", "40", "4", "30", "3") and rows[11].cells[4:] == ("–", "–")
+    goal = bench_lmn.goal(known, SMALL["cases"]).splitlines()
+    assert all(line.endswith("20 times or more in 3 of 3 cases.") for line in goal) and len(goal) == 4
+    goal = bench_lmn.goal(known, SMALL["cases"], times=60).splitlines()
+    assert goal[0].endswith("60 times or more in 3 of 3 cases.")
+    assert f"60 times or more in 0 of 3 cases; below it, 50 at {SMALL['cases'][0].title}; 50" in goal[2]
+    faster = bench_lmn_adaptation.in_short(known, SMALL["vocabularies"])
+    assert faster.count("**LMN is faster than all of them that retune weights.**") == 2
+    slow = [with_medians(each, *(0.04, 0.02, 0.002, 0.03, 0.05, 0.06)[: len(each.ways)]) for each in changed[18:]]
+    slower = bench_lmn_adaptation.in_short(
+        replace(known, comparisons=tuple(changed[:18] + slow)), SMALL["vocabularies"]
+    )
+    assert "LMN is slower than: Rei; faster than: MAML, first order; MAML, first order, by autograd.**" in slower
 
 
 def test_maml_by_autograd_gives_what_maml_gives():

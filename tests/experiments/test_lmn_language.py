@@ -165,7 +165,7 @@ def test_cache_and_lmn_are_tuned_with_as_many_settings():
 
 def test_the_paper_profile_has_the_papers_memories():
     configs = {variant: language.config_of(variant, "paper") for variant in language.VARIANTS}
-    assert len(configs) == 8
+    assert len(configs) == 10
     for variant, config in configs.items():
         assert variant == f"{config.corpus}-{config.method}"
         assert config.memory == {"wikitext-2": 100, "text8": 2000}[config.corpus]
