@@ -10,6 +10,7 @@ from lib.experiments import (
     mann,
     mann_regression,
     mbpa_permuted,
+    mbpa_toy,
 )
 from lib.experiments.base import PROFILES, Experiment, RunOptions
 
@@ -22,6 +23,7 @@ MODULES = (
     lmn_omniglot,
     lmn_fewshot,
     lmn_language,
+    mbpa_toy,
     mbpa_permuted,
 )
 EXPERIMENTS: dict[str, Experiment] = {

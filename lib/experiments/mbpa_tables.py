@@ -8,7 +8,8 @@ from lib.experiments.claims import FAILS, HOLDS, IN_PART, Claim, percent, verdic
 from lib.experiments.curves import PROFILES_SHOWN
 from lib.ledger import Record
 
-FIGURE3 = "mbpa.figure3"
+FIGURE2, FIGURE3 = "mbpa.figure2", "mbpa.figure3"
+FITS2 = {"network": "the network", "attention": "attention", "mbpa": "MbPA"}
 SIZES = (100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 AFTER = (1, 2, 5, 10, 15, 20)  # tasks
 FIGURE3_LABELS = {
@@ -20,6 +21,30 @@ FIGURE3_LABELS = {
     "ewc-mbpa-100": "MbPA and EWC, 100",
     "ewc-mbpa-1000": "MbPA and EWC, 1 000",
 }
+
+
+def figure2() -> report.Table:
+    """Root mean squared error of the three answers."""
+    rows = []
+    for variant in ("shifted", "reversed"):
+        records = next((r for profile in PROFILES_SHOWN if (r := ledger.whole_records(FIGURE2, variant, profile))), [])
+        for name, label in FITS2.items():
+            if not records:
+                rows.append(report.Row(label, variant, (), report.NOT_RUN))
+                continue
+            parts = ("error", "error_where_it_changed")
+            cells = tuple(_with_interval([record.metrics[part][name] for record in records]) for part in parts)
+            rows.append(report.Row(label, variant, cells, f"{records[0].profile} profile, {report.note_on(records)}"))
+    caption = (
+        "A function that changed on one side: root mean squared error of three answers (Sprechmann et al. 2018, "
+        "figure 2; the paper has a picture and no numbers)"
+    )
+    return report.Table(caption, ("everywhere", "where it changed"), tuple(rows), ("answer", "change"))
+
+
+def _with_interval(values: list[float]) -> str:
+    mean, half = ledger.mean_and_interval(values)
+    return f"{mean:.3f}" + ("" if half is None else f" ± {half:.3f}")
 
 
 def figure3() -> report.Table:
