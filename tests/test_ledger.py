@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lib import ledger
+from lib.experiments import EXPERIMENTS
 from lib.ledger import LedgerError, Record, mean_and_interval
 
 REAL = {"name": "omniglot", "sha256": "ab" * 32, "is_standin": False}
@@ -261,3 +262,15 @@ def test_a_commit_is_marked_where_the_code_differs_from_it(monkeypatch, tmp_path
     assert ledger.code_commit() == clean
     (tmp_path / "lib" / "code.py").write_text("x = 2\n")
     assert ledger.code_commit() == clean + "+"
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_committed_records_are_of_what_the_code_now_runs(monkeypatch, name):
+    """A config that changed makes its old records say something of a run that nobody can repeat."""
+    monkeypatch.delenv("BOOK_RESULTS_DIR", raising=False)
+    experiment = EXPERIMENTS[name]
+    folder = ledger.results_dir() / name
+    committed = [ledger.read_record(path) for path in sorted(folder.glob("*.json"))]
+    for record in committed:
+        now = json.loads(json.dumps(experiment.config(record.variant, record.profile)))
+        assert record.config == now, f"run {record.name} again, or remove its record"
