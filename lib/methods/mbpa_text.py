@@ -14,7 +14,8 @@ block of queries at once. With p_i = softmax(W h_i + b) of each step of the past
 is a product of the queries' a with the p of the past, and of a window N a band of it counts.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +26,7 @@ from lib.baselines.neural_cache import attention
 from lib.baselines.sequence import OneStepAtATime, check_pairs
 from lib.memory.episodic import Context, kernel_weights
 from lib.methods.lmn import Network
-from lib.methods.mbpa import Adapted, MbPAConfig, adapted_by_dual, adapted_by_vmap
+from lib.methods.mbpa import Adapted, MbPAConfig, fitter
 
 TINY = 1e-30
 BLOCK = 256  # queries whose past is one stretch
@@ -118,14 +119,28 @@ class TextMbPA(OneStepAtATime):
         self, xs: Int[Tensor, "batch time"], ys: Int[Tensor, "batch time"], past: Past | None = None
     ) -> tuple[Parts, Past]:
         """As `episode`, before the mixture."""
+        (found,), past = self.parts_by_rate(xs, ys, (self.config.fit.rate,), past)
+        return found, past
+
+    @torch.no_grad()
+    def parts_by_rate(
+        self,
+        xs: Int[Tensor, "batch time"],
+        ys: Int[Tensor, "batch time"],
+        rates: Sequence[float],
+        past: Past | None = None,
+    ) -> tuple[list[Parts], Past]:
+        """As `parts`, for each of some α in place of that of the config: where there is one step of gradient descent,
+        all of them cost little more than one."""
         check_pairs(xs, ys)
         past, size = past or self.initial_state(len(xs)), self.config.size
         now, network_state = self.network.hidden(xs, past.network)
         hidden, words = torch.cat([past.hidden, now], 1), torch.cat([past.words, ys], 1)
-        streams = [self._stream(*each, past.hidden.shape[1]) for each in zip(hidden, words, strict=True)]
-        return Parts(*(torch.stack(each) for each in zip(*streams, strict=True))), Past(
-            network_state, hidden[:, -size:], words[:, -size:]
-        )
+        pairs = zip(hidden, words, strict=True)
+        found = torch.stack([self._stream(*each, past.hidden.shape[1], rates) for each in pairs])
+        network, cache, *fitted = found.unbind(2)
+        parts = [Parts(network, each, cache) for each in fitted]
+        return parts, Past(network_state, hidden[:, -size:], words[:, -size:])
 
     def logits(self, x: Int[Tensor, " batch"], state: Past) -> Float[Tensor, "batch words"]:
         """log of what is predicted to follow x."""
@@ -134,7 +149,7 @@ class TextMbPA(OneStepAtATime):
         if not state.words.shape[1]:
             return network_p.log()
         context = self._context(now, state.hidden, state.words)
-        fitted_p = torch.softmax(self._fitted(now, context).outputs, dim=1)
+        fitted_p = torch.softmax(self._fitted(now, context, config.fit).outputs, dim=1)
         steps = state.words.shape[1]
         weights = attention(now.unsqueeze(1), state.hidden, steps, config.size, config.cache_sharpness)[:, 0]
         cache_p = torch.zeros_like(network_p).scatter_add(1, state.words, weights)
@@ -148,9 +163,9 @@ class TextMbPA(OneStepAtATime):
         return Past(network_state, hidden[:, -self.config.size :], words[:, -self.config.size :])
 
     def _stream(
-        self, hidden: Float[Tensor, "steps hidden"], words: Int[Tensor, " steps"], earlier: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-likelihoods of one stream, from step `earlier` on."""
+        self, hidden: Float[Tensor, "steps hidden"], words: Int[Tensor, " steps"], earlier: int, rates: Sequence[float]
+    ) -> Float[Tensor, "time parts"]:
+        """Log-likelihoods of one stream, from step `earlier` on: the network's, the cache's, one for each rate."""
         size, found, known = self.config.size, [], None
         one_step = self.config.fit.optimizer == "sgd" and self.config.fit.steps == 1
         for start in range(earlier, len(words), BLOCK):
@@ -162,15 +177,16 @@ class TextMbPA(OneStepAtATime):
                 if known is None:
                     known = torch.softmax(self.output(hidden[first:start]), dim=1)
                 known = torch.cat([known[len(known) - (start - first) :], network.exp()])
-                fitted = self._fitted_block(now, past, followed, start - first, logits, known)
+                move = self._one_step(now, past, followed, start - first, known)
+                fitted = [logits + rate * move for rate in rates]
             else:
-                fitted = self._fitted_one_by_one(now, past, followed, start - first, logits)
+                fitted = [self._fitted_one_by_one(now, past, followed, start - first, logits, rate) for rate in rates]
             weights = attention(now[None], past[None], start - first, size, self.config.cache_sharpness)[0]
             cache = (weights * (followed == y)).sum(1, keepdim=True).log()
             network = network.gather(1, y)
             cache = torch.where(weights.any(1, keepdim=True), cache, network)
-            found.append(torch.cat([network, fitted.log_softmax(1).gather(1, y), cache], dim=1))
-        return torch.cat(found).unbind(1)
+            found.append(torch.cat([network, cache, *(each.log_softmax(1).gather(1, y) for each in fitted)], dim=1))
+        return torch.cat(found)
 
     def _neighbours(
         self, now: Tensor, past: Tensor, earlier: int, products: Tensor
@@ -188,25 +204,26 @@ class TextMbPA(OneStepAtATime):
         weights = kernel_weights(distances, self.config.fit.epsilon)
         return positions, weights.nan_to_num(0.0)  # where nothing is in memory
 
-    def _fitted_block(
-        self, now: Tensor, past: Tensor, followed: Tensor, earlier: int, logits: Tensor, p: Tensor
+    def _one_step(
+        self, now: Tensor, past: Tensor, followed: Tensor, earlier: int, p: Tensor
     ) -> Float[Tensor, "time words"]:
-        """Logits after one step of gradient descent. p: of all words at each step of the past."""
+        """What one step of gradient descent at α = 1 adds to the logits. p: of all words at each step of the past."""
         products = now @ past.T
         positions, weights = self._neighbours(now, past, earlier, products)
         one = 0.0 if self.output.bias is None else 1.0
-        a = self.config.fit.rate * weights * (products.gather(1, positions) + one)
-        dense = torch.zeros_like(products).scatter_(1, positions, a)
-        return torch.addmm(logits, dense, p, alpha=-1).scatter_add_(1, followed[positions], a)
+        a = weights * (products.gather(1, positions) + one)
+        dense = torch.zeros_like(products).scatter_(1, positions, -a)
+        return (dense @ p).scatter_add_(1, followed[positions], a)
 
     def _fitted_one_by_one(
-        self, now: Tensor, past: Tensor, followed: Tensor, earlier: int, logits: Tensor
+        self, now: Tensor, past: Tensor, followed: Tensor, earlier: int, logits: Tensor, rate: float
     ) -> Float[Tensor, "time words"]:
         """Logits after any fit; a few queries at a time, since each has neighbours of its own."""
+        fit = replace(self.config.fit, rate=rate)
         positions, weights = self._neighbours(now, past, earlier, now @ past.T)
         some = max(1, AT_ONCE // (positions.shape[1] * max(now.shape[1], logits.shape[1])))
         fitted = [
-            self._fitted(q, Context(past[at], followed[at], share)).outputs
+            self._fitted(q, Context(past[at], followed[at], share), fit).outputs
             for q, at, share in zip(now.split(some), positions.split(some), weights.split(some), strict=True)
         ]
         return torch.cat(fitted)
@@ -218,6 +235,5 @@ class TextMbPA(OneStepAtATime):
         keys = hidden.gather(1, at.unsqueeze(2).expand(-1, -1, hidden.shape[2]))
         return Context(keys, words.gather(1, at), kernel_weights(distances, self.config.fit.epsilon))
 
-    def _fitted(self, queries: Tensor, context: Context) -> Adapted:
-        fit = adapted_by_dual if self.config.fit.optimizer == "sgd" else adapted_by_vmap
-        return fit(self.output, queries, context, self.config.fit)
+    def _fitted(self, queries: Tensor, context: Context, fit: MbPAConfig) -> Adapted:
+        return fitter(self.output, fit, classes=True)(self.output, queries, context, fit)

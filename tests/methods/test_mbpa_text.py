@@ -103,6 +103,17 @@ def test_nor_do_the_blocks_within(monkeypatch, block):
     torch.testing.assert_close(many_steps.parts(xs, ys)[0], one_by_one)
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+def test_several_rates_at_once_are_each_of_them(steps):
+    learner, (xs, ys) = make_learner(2, MbPAConfig(neighbours=3, steps=steps, rate=0.4)), make_text(2)
+    found, past = learner.parts_by_rate(xs, ys, (0.1, 0.4))
+    one, other = learner.parts(xs, ys)
+    torch.testing.assert_close(found[1], one)
+    torch.testing.assert_close(past.hidden, other.hidden)
+    assert (found[0].fitted - one.fitted).abs().max() > 1e-4
+    torch.testing.assert_close(found[0].network, one.network)
+
+
 def test_its_cache_is_the_neural_cache():
     learner, (xs, ys) = make_learner(3, MbPAConfig(), size=4, share=0.0, cache_share=0.2), make_text(3)
     cache = NeuralCache(learner.network, CacheConfig(size=4, share=0.2, sharpness=0.3))
