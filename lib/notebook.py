@@ -19,7 +19,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 def show_source(*objects: Any) -> Markdown:
     """The source of functions or classes of `lib` as it is now, with the file that it is in."""
     blocks = []
-    for each in objects:
+    for each in map(inspect.unwrap, objects):  # of a decorated function, itself
         file = ledger.ROOT.joinpath(inspect.getsourcefile(each)).relative_to(ledger.ROOT)
         line = inspect.getsourcelines(each)[1]
         source = textwrap.dedent(inspect.getsource(each)).rstrip()

@@ -11,7 +11,7 @@ from lib import ledger
 from lib.ledger import Record
 
 NOT_RUN = "not run"
-LONGEST_NUMBER = 12  # characters, such as those of «86.7 ± 11.3»
+LONGEST_NUMBER = 13  # characters, such as those of «0.950 ± 0.013»
 WIDE = 8  # columns, from which on a table does not fit beside the contents of a page
 
 
