@@ -32,7 +32,8 @@ from lib.data.store import Characters
 from lib.experiments import lmn_image_tables as tables
 from lib.experiments import omniglot, runs
 from lib.experiments.base import Experiment, RunOptions
-from lib.experiments.lmn_omniglot import COSTS, PAPER
+from lib.experiments.lmn_omniglot import COSTS
+from lib.experiments.lmn_table1 import PAPER
 from lib.memory import labelled_scan
 from lib.memory.labelled import updated
 from lib.methods.lmn import LMNConfig

@@ -30,7 +30,8 @@ from lib.data.text import Corpus, load_corpus
 from lib.experiments import lmn_language_tables as tables
 from lib.experiments import runs
 from lib.experiments.base import Experiment, RunOptions
-from lib.experiments.lmn_language_tables import CORPORA, METHODS, NAME, PAPER
+from lib.experiments.lmn_language_tables import CORPORA, METHODS, NAME
+from lib.experiments.lmn_table1 import PAPER
 from lib.methods.lmn import LMN, LMNConfig, LMNState
 from lib.tasks.language import LanguageTask, TextBlocks, side_by_side
 from lib.training import TrainingConfig, pick_device, train

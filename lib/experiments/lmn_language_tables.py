@@ -7,7 +7,6 @@ from lib.experiments.claims import FAILS, HOLDS, Claim
 from lib.ledger import Record
 
 NAME = "lmn.table5"
-PAPER = "Shankar & Sarawagi 2018"
 CORPORA = {"wikitext-2": "WikiText-2", "text8": "text8"}
 METHODS = {
     "lstm": "LSTM",

@@ -27,6 +27,7 @@ from lib.data.store import Characters
 from lib.experiments import lmn_image_tables as tables
 from lib.experiments import omniglot, runs
 from lib.experiments.base import Experiment, RunOptions
+from lib.experiments.lmn_table1 import PAPER
 from lib.methods.lmn import LMN, LMNConfig
 from lib.tasks.online_images import OnlineConfig, OnlineLabels, OnlineSequences, Shown
 from lib.tasks.online_tasks import KINDS, ImageTask, SequenceTask
@@ -35,7 +36,6 @@ from lib.training import TrainingConfig, pick_device, train
 from lib.training.loop import TrainingResult
 
 NAME = "lmn.table3"
-PAPER = "Shankar & Sarawagi 2018"
 COSTS = {"smoke": "20 s", "short": "15 min on two CPU cores", "paper": "1 h on a CPU"}
 EVALUATION_SEED = 0  # the same test sequences for every method and seed
 TEST_BATCH = 100  # sequences whose mean the paper gives

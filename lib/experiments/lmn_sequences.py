@@ -49,6 +49,7 @@ from lib.experiments.lmn_sequence_configs import (
     tested,
     with_labels,
 )
+from lib.experiments.lmn_table1 import PAPER
 from lib.methods.lmn import LMN, LMNConfig
 from lib.report import Table
 from lib.tasks.streams import StreamSampler, StreamTask, WholeStreams
@@ -56,7 +57,6 @@ from lib.training import evaluate, pick_device, train
 from lib.training.checkpoint import CheckpointError, load_checkpoint, read_details, save_checkpoint
 from lib.training.loop import TrainingResult
 
-PAPER = "Shankar & Sarawagi 2018"
 MOST_KEPT = 1_000_000  # weights that a record keeps: 4 MB
 TOLERANCE = 0.002  # nats; of a committed checkpoint, for rounding on another machine
 TEST_BATCH = 16

@@ -41,7 +41,6 @@ from lib.tasks.seeds import generator
 from lib.training import pick_device
 from lib.training.checkpoint import load_checkpoint, read_details, save_checkpoint
 
-PAPER = "Sprechmann et al. 2018"
 QUERIES_AT_ONCE = 100
 
 
@@ -301,7 +300,7 @@ def run(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Re
 EXPERIMENTS = (
     Experiment(
         name=tables.FIGURE3,
-        paper=PAPER,
+        paper=tables.PAPER,
         title="Permuted MNIST: what is left of earlier tasks",
         variants=tuple(CONFIGS),
         run=run,

@@ -8,6 +8,7 @@ from lib.experiments.claims import FAILS, HOLDS, IN_PART, Claim, percent, verdic
 from lib.experiments.curves import PROFILES_SHOWN
 from lib.ledger import Record
 
+PAPER = "Sprechmann et al. 2018"
 FIGURE2, FIGURE3 = "mbpa.figure2", "mbpa.figure3"
 FITS2 = {"network": "the network", "attention": "attention", "mbpa": "MbPA"}
 SIZES = (100, 200, 500, 1_000, 2_000, 5_000, 10_000)

@@ -31,7 +31,6 @@ from lib.config import to_dict
 from lib.experiments import mbpa_tables as tables
 from lib.experiments import runs
 from lib.experiments.base import Experiment, RunOptions
-from lib.experiments.mbpa_permuted import PAPER
 from lib.memory.episodic import EpisodicMemory
 from lib.methods.mbpa import MbPAConfig, fitter
 from lib.tasks.seeds import generator
@@ -190,7 +189,7 @@ def run(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Re
 EXPERIMENTS = (
     Experiment(
         name=tables.FIGURE2,
-        paper=PAPER,
+        paper=tables.PAPER,
         title="A regression: the network as trained, attention, and the network fitted to each query",
         variants=tuple(CONFIGS),
         run=run,

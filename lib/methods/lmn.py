@@ -250,9 +250,8 @@ class LMN(nn.Module):
     def _log_likelihood(self, step: Step, y: Tensor) -> Tensor:
         """log P_t(y | x_t), by the labels in memory alone: the gradient needs no tensor over all labels."""
         y = y.unsqueeze(1)
-        if self.config.states == "all":
-            memory_p = over_all(self.memory.row_labels, step.memory_p, self.network.labels)
-            p = normalised((1 - step.theta) * step.network_p + step.theta * memory_p)
+        if self.config.states == "all":  # there every label has a θ of its own
+            p = self._mixed(step.network_p, self.memory.row_labels, step.memory_p, step.theta)
             return p.gather(1, y).squeeze(1).clamp(min=TINY).log()
         labels, (theta, elsewhere) = self.memory.row_labels, (step.theta[:, :-1], step.theta[:, -1:])
         held, total = held_and_total(step.network_p, labels, step.memory_p, theta, elsewhere)
