@@ -204,6 +204,6 @@ def test_claims_need_real_data_and_the_lower_perplexity(book):
     for method, perplexity in {"lstm": 150.0, "cache": 130.0, "lmn": 131.0}.items():
         ledger.save_record(made_up(f"wikitext-2-{method}", perplexity))
         ledger.save_record(made_up(f"text8-{method}", perplexity, is_standin=True))
-    table = claims.verdicts(lmn_language_tables.CLAIMS, lmn_language_tables.PAPER)
+    table = claims.verdicts(lmn_language_tables.paper_claims(), language.PAPER)
     assert [row.cells[0] for row in table.rows] == ["holds so far", "not reached yet", "not run", "not run"]
     assert "130.0 against 150.0: -13.3%" in table.rows[0].cells[1]
