@@ -15,7 +15,6 @@ first seed, on validation images after the last task; each row has the same grid
 """
 
 import itertools
-import json
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -130,7 +129,6 @@ def train_in_turn(workplace: Workplace, strength: float | None) -> tuple[list[nn
     config, tasks = workplace.config, workplace.tasks
     folder = workplace.folder / ("mlp" if strength is None else f"ewc-{strength:g}")
     identity = {"config": to_dict(trained_part(config)), "strength": strength, "seed": tasks.seed}
-    identity = json.loads(json.dumps(identity))
     paths = [folder / f"task-{task}.safetensors" for task in range(config.tasks.tasks)]
     if all(path.exists() for path in paths) and read_details(paths[-1])["identity"] == identity:
         after_each = [workplace.network() for _ in paths]
@@ -284,7 +282,7 @@ def run(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Re
         variant=variant,
         profile=profile,
         seed=seed,
-        config=json.loads(json.dumps(to_dict(config))),
+        config=to_dict(config),
         metrics=metrics,
         updates=config.updates * config.tasks.tasks,
         complete=True,
@@ -304,7 +302,7 @@ EXPERIMENTS = (
         title="Permuted MNIST: what is left of earlier tasks",
         variants=tuple(CONFIGS),
         run=run,
-        config=lambda variant, profile: json.loads(json.dumps(to_dict(in_profile(CONFIGS[variant], profile)))),
+        config=lambda variant, profile: to_dict(in_profile(CONFIGS[variant], profile)),
         table=tables.figure3,
         costs={"smoke": "5 s", "short": "1 to 5 minutes", "paper": "5 to 60 minutes"},
         wanted=tuple((variant, seed) for seed in range(3) for variant in CONFIGS),

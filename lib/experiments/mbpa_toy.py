@@ -16,7 +16,6 @@ f_γ is the identity. K, T and α are chosen by the first seed on samples that a
 """
 
 import itertools
-import json
 import math
 import time
 from dataclasses import dataclass, replace
@@ -164,7 +163,7 @@ def run(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Re
         variant=variant,
         profile=profile,
         seed=seed,
-        config=json.loads(json.dumps(to_dict(config))),
+        config=to_dict(config),
         metrics={
             "error": {name: error(each, truth) for name, each in found.items()},
             "error_where_it_changed": {name: error(each[right], truth[right]) for name, each in found.items()},
@@ -193,7 +192,7 @@ EXPERIMENTS = (
         title="A regression: the network as trained, attention, and the network fitted to each query",
         variants=tuple(CONFIGS),
         run=run,
-        config=lambda variant, profile: json.loads(json.dumps(to_dict(in_profile(CONFIGS[variant], profile)))),
+        config=lambda variant, profile: to_dict(in_profile(CONFIGS[variant], profile)),
         table=tables.figure2,
         costs={"smoke": "2 s", "short": "10 s", "paper": "10 s"},
         wanted=tuple((variant, seed) for seed in range(3) for variant in CONFIGS),

@@ -107,11 +107,17 @@ def nearest(
         positions = ExactIndex().candidates(queries, keys, k, squares)
     else:
         positions = index.candidates(queries, keys, k)
-    some = max(1, AT_ONCE // (k * queries.shape[1]))
-    pairs = zip(queries.split(some), positions.split(some), strict=True)
-    distances = torch.cat([(keys[at] - q.unsqueeze(1)).square().sum(2) for q, at in pairs])
-    distances, order = distances.sort(dim=1)
+    distances, order = distances_to(queries, keys, positions).sort(dim=1)
     return Neighbours(positions.gather(1, order), distances)
+
+
+def distances_to(
+    queries: Float[Tensor, "queries width"], keys: Float[Tensor, "held width"], positions: Int[Tensor, "queries k"]
+) -> Float[Tensor, "queries k"]:
+    """‖h - q‖² of each query and some keys, from differences; a few queries at a time."""
+    some = max(1, AT_ONCE // (positions.shape[1] * queries.shape[1]))
+    pairs = zip(queries.split(some), positions.split(some), strict=True)
+    return torch.cat([(keys[at] - q.unsqueeze(1)).square().sum(2) for q, at in pairs])
 
 
 def kernel_weights(distances: Float[Tensor, "queries k"], epsilon: float) -> Float[Tensor, "queries k"]:

@@ -16,15 +16,15 @@ is a product of the queries' a with the p of the past, and of a window N a band 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lib.baselines.neural_cache import attention
+from lib.baselines.neural_cache import Past, attention
 from lib.baselines.sequence import OneStepAtATime, check_pairs
-from lib.memory.episodic import Context, kernel_weights
+from lib.memory.episodic import Context, distances_to, kernel_weights
 from lib.methods.lmn import Network
 from lib.methods.mbpa import Adapted, MbPAConfig, fitter
 
@@ -55,15 +55,6 @@ class TextMbPAConfig:
             raise ValueError(
                 f"the shares {self.share} and {self.cache_share} must be 0 or more, and 1 at most together"
             )
-
-
-class Past(NamedTuple):
-    """What is carried from one step to the next: the network's state, and the last N steps at most."""
-
-    network: Any
-    hidden: Float[Tensor, "batch steps hidden"]
-    words: Int[Tensor, "batch steps"]
-    """The word that followed each step."""
 
 
 class Parts(NamedTuple):
@@ -197,10 +188,7 @@ class TextMbPA(OneStepAtATime):
         hidden_from_it = (seen >= at) | (seen < at - self.config.size)
         closeness = (past.square().sum(1) - 2 * products).masked_fill(hidden_from_it, torch.inf)
         positions = closeness.topk(min(self.config.fit.neighbours, len(past)), largest=False).indices
-        some = max(1, AT_ONCE // (positions.shape[1] * now.shape[1]))
-        pairs = zip(now.split(some), positions.split(some), strict=True)
-        distances = torch.cat([(past[at] - q.unsqueeze(1)).square().sum(2) for q, at in pairs])
-        distances = distances.masked_fill(hidden_from_it.gather(1, positions), torch.inf)
+        distances = distances_to(now, past, positions).masked_fill(hidden_from_it.gather(1, positions), torch.inf)
         weights = kernel_weights(distances, self.config.fit.epsilon)
         return positions, weights.nan_to_num(0.0)  # where nothing is in memory
 

@@ -127,3 +127,10 @@ def test_blocks_are_bounded(monkeypatch):
     keys = torch.randn(1000, 4, generator=torch.Generator().manual_seed(0))
     found = ExactIndex(at_once=3200).candidates(keys[:100], keys, 5, keys.square().sum(1))
     assert max(sizes) <= 3200 and found[:, 0].tolist() == list(range(100))
+
+
+def test_distances_a_few_queries_at_a_time(monkeypatch):
+    keys, queries = torch.from_numpy(normal(1, 9, 3)), torch.from_numpy(normal(2, 4, 3))
+    whole = nearest(queries, keys, 5)
+    monkeypatch.setattr(episodic, "AT_ONCE", 1)
+    torch.testing.assert_close(nearest(queries, keys, 5), whole)
