@@ -5,7 +5,7 @@
 | `MbPA.embed`, `MbPA.output` | f_γ and g_θ | 1 |
 | `MbPA.memory` | M, in `lib/memory/episodic.py` | section 2 |
 | `Context` | C = {(h_k, v_k, w_k)} of a query q = f_γ(x) | section 2 |
-| `adapted_by_loop`, `adapted_by_vmap`, `adapted_by_dual` | g of θ_x = θ + Δ_total | 2 to 4, algorithm 1 |
+| `adapted_by_loop` and what is as fast as it can be | g of θ_x = θ + Δ_total | 2 to 4, algorithm 1 |
 | `from_memory` | p_mem, the attention on what is retrieved | 9 |
 | `mixture` | λ p_param + (1 - λ) p_mem | 5 |
 
@@ -17,10 +17,11 @@ Equation 4 has its signs so that the likelihood would fall and θ_x be pushed aw
 descent [...] to minimise (3)», which is the line above. With one step θ_x = θ and β has no effect.
 
 All ways give the same. `adapted_by_loop` is the plain one: a copy of g_θ for each query and PyTorch's optimizers.
-`adapted_by_vmap` does all queries at once, for any output network and optimizer. `adapted_by_dual` is exact for
-gradient descent on a softmax layer: its weights stay θ - Σ_k c_k (h_k, 1)ᵀ, so that only the products of the neighbours
-with each other and with the query are needed, and no copy of θ at all. `adapted_by_first_dual` does so for the first
-layer of any network, whose inputs are the keys and do not change either; later layers are fitted as by vmap.
+`adapted_by_vmap` does all queries at once, for any output network and optimizer. `adapted_by_batch` does so for one
+linear layer, whose gradient is written by hand. `adapted_by_dual` is exact for gradient descent on a softmax layer: its
+weights stay θ - Σ_k c_k (h_k, 1)ᵀ, so that only the products of the neighbours with each other and with the query are
+needed, and no copy of θ at all. `adapted_by_first_dual` does so for the first layer of any network, whose inputs are
+the keys and do not change either; later layers are fitted as by vmap. `fitter` picks.
 """
 
 import copy
@@ -36,7 +37,9 @@ from torch.func import functional_call, grad, vmap
 
 from lib.memory.episodic import Context, EpisodicMemory
 
-AT_ONCE = 2**26  # weights of copies of θ that `adapted_by_vmap` holds at once: 256 MB, and as much for gradients
+# Weights of copies of θ that are held at once. On a GPU 256 MB, and as much for gradients; on a CPU what caches hold,
+# since every step goes through all of them: measured, more is slower, and less is too, for what each call costs.
+AT_ONCE_ON_GPU, AT_ONCE, AT_ONCE_BY_BATCH = 2**26, 2**20, 2**18
 Weights = dict[str, Tensor]
 
 
@@ -179,8 +182,70 @@ def adapted_by_vmap(
         square = sum((own[name] - theta[name]).square().sum() for name in theta)
         return functional_call(output, own, (q.unsqueeze(0),)).squeeze(0), square.sqrt()
 
-    at_once = max(1, AT_ONCE // sum(weight.numel() for weight in theta.values()))
-    return Adapted(*vmap(one, chunk_size=at_once)(queries, *context))
+    some = _at_once(queries, AT_ONCE, sum(weight.numel() for weight in theta.values()))
+    return Adapted(*vmap(one, chunk_size=some)(queries, *context))
+
+
+def _at_once(queries: Tensor, on_cpu: int, per_query: int) -> int:
+    """How many queries are fitted at once."""
+    return max(1, (AT_ONCE_ON_GPU if queries.is_cuda else on_cpu) // per_query)
+
+
+@torch.no_grad()
+def adapted_by_batch(
+    output: nn.Linear, queries: Float[Tensor, "queries width"], context: Context, config: MbPAConfig
+) -> Adapted:
+    """One linear layer, of classes or of numbers, by any of the optimizers: as many queries at once as caches hold.
+
+    With d_k = w_k (softmax(W h_k + b) - e_{v_k}), or w_k (W h_k + b - v_k) for numbers, the gradients are Σ_k d_k h_kᵀ
+    and Σ_k d_k: two products of small matrices a step for each query, and updates in place.
+    """
+    some = _at_once(queries, AT_ONCE_BY_BATCH, output.weight.numel())
+    parts = (each.split(some) for each in (queries, *context))
+    found = [_fitted_layers(output, q, Context(*own), config) for q, *own in zip(*parts, strict=True)]
+    return Adapted(*(torch.cat(each) for each in zip(*found, strict=True)))
+
+
+def _fitted_layers(output: nn.Linear, queries: Tensor, context: Context, config: MbPAConfig) -> Adapted:
+    (keys, values, weights), optimizer = context, mover(config)
+    theta = [output.weight] if output.bias is None else [output.weight, output.bias.unsqueeze(0)]
+    own = [weight.expand(len(queries), -1, -1).clone() for weight in theta]
+    kept = [optimizer.start(weight) for weight in own]
+
+    def outputs(inputs: Tensor) -> Tensor:
+        return torch.baddbmm(own[1], inputs, own[0].mT) if len(own) > 1 else torch.bmm(inputs, own[0].mT)
+
+    for step in range(1, config.steps + 1):
+        if values.is_floating_point():
+            error = outputs(keys) - values
+        else:
+            error = torch.softmax(outputs(keys), dim=2)
+            error.scatter_add_(2, values.unsqueeze(2), error.new_full((1, 1, 1), -1.0).expand(*values.shape, 1))
+        error *= weights.unsqueeze(2)
+        gradients = (torch.bmm(error.mT, keys), error.sum(1, keepdim=True))
+        for weight, gradient, held, start in zip(own, gradients, kept, theta, strict=False):  # biases, if there are any
+            if config.prior:
+                weight.lerp_(start, config.prior)  # the gradient is that of before, as the prior's part is
+            _move_in_place(weight, gradient, held, step, config)
+    fitted = outputs(queries.unsqueeze(1)).squeeze(1)
+    changes = [weight.sub_(start).flatten(1) for weight, start in zip(own, theta, strict=True)]
+    return Adapted(fitted, torch.stack([torch.linalg.vector_norm(each, dim=1) for each in changes]).norm(dim=0))
+
+
+def _move_in_place(weight: Tensor, gradient: Tensor, kept: tuple[Tensor, ...], step: int, config: MbPAConfig) -> None:
+    """As `mover`, with nothing new but one room for roots."""
+    if config.optimizer == "sgd":
+        weight.sub_(gradient, alpha=config.rate)
+    elif config.optimizer == "rmsprop":
+        (square,) = kept
+        square.mul_(config.decay).addcmul_(gradient, gradient, value=1 - config.decay)
+        weight.addcdiv_(gradient, square.sqrt().add_(1e-8), value=-config.rate)
+    else:
+        mean, square = kept
+        mean.lerp_(gradient, 0.1)
+        square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+        size = (square / (1 - 0.999**step)).sqrt_().add_(1e-8)
+        weight.addcdiv_(mean, size, value=-config.rate / (1 - 0.9**step))
 
 
 @torch.no_grad()
@@ -250,7 +315,7 @@ def adapted_by_first_dual(
 
     copied = sum(weight.numel() for weight in theta.values())
     per_query = copied + context.values.shape[1] * first.out_features
-    return Adapted(*vmap(fit, chunk_size=max(1, AT_ONCE // per_query))(queries, *context))
+    return Adapted(*vmap(fit, chunk_size=_at_once(queries, AT_ONCE, per_query))(queries, *context))
 
 
 def fitter(output: nn.Module, config: MbPAConfig, classes: bool) -> Callable[..., Adapted]:
@@ -259,7 +324,7 @@ def fitter(output: nn.Module, config: MbPAConfig, classes: bool) -> Callable[...
         return adapted_by_dual
     if config.optimizer == "sgd" and isinstance(output, nn.Sequential) and isinstance(output[0], nn.Linear):
         return adapted_by_first_dual
-    return adapted_by_vmap
+    return adapted_by_batch if isinstance(output, nn.Linear) else adapted_by_vmap
 
 
 def from_memory(context: Context, labels: int) -> Float[Tensor, "queries labels"]:

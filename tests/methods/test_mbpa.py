@@ -14,6 +14,7 @@ from lib.methods import mbpa
 from lib.methods.mbpa import (
     MbPA,
     MbPAConfig,
+    adapted_by_batch,
     adapted_by_dual,
     adapted_by_first_dual,
     adapted_by_loop,
@@ -22,7 +23,7 @@ from lib.methods.mbpa import (
 from tests.cases import normal, random_cases, seeds
 from tests.methods import reference_mbpa as reference
 
-PATHS = {"loop": adapted_by_loop, "vmap": adapted_by_vmap, "dual": adapted_by_dual}
+PATHS = {"loop": adapted_by_loop, "vmap": adapted_by_vmap, "batch": adapted_by_batch, "dual": adapted_by_dual}
 WIDTH, CLASSES, K, QUERIES = 3, 4, 5, 2
 
 
@@ -59,11 +60,11 @@ configs = st.builds(
 )
 
 
-@pytest.mark.parametrize("path", ["loop", "vmap"])
+@pytest.mark.parametrize("path", ["loop", "vmap", "batch"])
 @pytest.mark.parametrize("classes", [True, False])
 @random_cases(60)
 @given(seed=seeds, config=configs)
-def test_loop_and_vmap_are_the_papers_equations(path, classes, seed, config):
+def test_loop_vmap_and_batch_are_the_papers_equations(path, classes, seed, config):
     output, (queries, context) = make_output(seed), make_context(seed, classes)
     found = PATHS[path](output, queries, context, config)
     settings = {name: getattr(config, name) for name in ("optimizer", "steps", "rate", "prior", "decay", "square")}
@@ -72,6 +73,22 @@ def test_loop_and_vmap_are_the_papers_equations(path, classes, seed, config):
         own = reference.fitted(theta, *(tensor.numpy() for tensor in each), **settings)
         np.testing.assert_allclose(found.outputs[i], own @ np.append(queries[i].numpy(), 1.0), atol=1e-6)
         assert found.moved[i] == pytest.approx(np.sqrt(((own - theta) ** 2).sum()), abs=1e-6)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("classes", [True, False])
+@pytest.mark.parametrize("at_once", [1, mbpa.AT_ONCE_BY_BATCH])
+@random_cases(25)
+@given(seed=seeds, config=configs)
+def test_the_batch_is_the_loop(at_once, classes, bias, seed, config):
+    output, (queries, context) = make_output(seed, bias=bias), make_context(seed, classes)
+    expected = adapted_by_loop(output, queries, context, config)
+    with pytest.MonkeyPatch.context() as smaller:
+        smaller.setattr(mbpa, "AT_ONCE_BY_BATCH", at_once)
+        found = adapted_by_batch(output, queries, context, config)
+    # From a mean square of 0 a step is g / |g|: where g is nothing but rounding, the two may differ.
+    torch.testing.assert_close(found.outputs, expected.outputs, atol=1e-7, rtol=0)
+    torch.testing.assert_close(found.moved, expected.moved, atol=1e-7, rtol=0)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -132,8 +149,9 @@ def test_the_dual_of_a_first_layer_is_the_loop(classes, seed, steps, rate, prior
 def test_the_fastest_way_that_fits_is_taken():
     linear, deep = make_output(0), nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
     assert mbpa.fitter(linear, MbPAConfig(), True) is adapted_by_dual
-    assert mbpa.fitter(linear, MbPAConfig(), False) is adapted_by_vmap
-    assert mbpa.fitter(linear, MbPAConfig(optimizer="adam"), True) is adapted_by_vmap
+    assert mbpa.fitter(linear, MbPAConfig(), False) is adapted_by_batch
+    assert mbpa.fitter(linear, MbPAConfig(optimizer="adam"), True) is adapted_by_batch
+    assert mbpa.fitter(deep, MbPAConfig(optimizer="adam"), True) is adapted_by_vmap
     assert mbpa.fitter(deep, MbPAConfig(), True) is adapted_by_first_dual
     assert mbpa.fitter(nn.Sequential(nn.ReLU(), linear), MbPAConfig(), True) is adapted_by_vmap
 
@@ -254,5 +272,7 @@ def test_what_makes_no_sense_is_refused():
         adapted_by_vmap(output, queries, context, unknown)
     with pytest.raises(ValueError, match="gradient descent"):
         adapted_by_dual(output, queries, context, MbPAConfig(optimizer="adam"))
+    with pytest.raises(ValueError, match="there is no local optimizer 'lbfgs'"):
+        adapted_by_batch(output, queries, context, unknown)
     with pytest.raises(ValueError, match=r"begins with an nn\.Linear"):
         adapted_by_first_dual(nn.Sequential(nn.ReLU(), output), queries, context, MbPAConfig())
