@@ -15,6 +15,9 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 AT_ONCE = 2**24  # distances that are held at once: 64 MB
+IN_CACHE = 2**18  # distances that a CPU's cache holds: 1 MB
+STACK = 8  # keys of a product with one query
+TOGETHER = 64  # queries that at least meet the keys together, where there are so many
 
 
 class Neighbours(NamedTuple):
@@ -61,20 +64,17 @@ class ExactIndex:
         """Positions of the k nearest keys of each query, the nearest first."""
         squares = keys.square().sum(1) if squares is None else squares
         some = max(1, self.at_once // max(len(keys), 1))
-        if some >= min(len(queries), 32):  # few enough keys to meet them all with several queries
-            return torch.cat([self._of_all(each, keys, k, squares) for each in queries.split(some)])
-        return torch.cat([self._merged(each, keys, k, squares) for each in queries.split(32)])
-
-    def _of_all(self, queries: Tensor, keys: Tensor, k: int, squares: Tensor) -> Tensor:
-        # ‖q‖² is the same for all keys of a query, and is left out.
-        return torch.addmm(squares, queries, keys.T, alpha=-2).topk(k, largest=False).indices
+        if some >= min(len(queries), TOGETHER):  # few enough keys to meet them all with several queries
+            parts = [self._closeness(each, keys, squares).topk(k, largest=False) for each in queries.split(some)]
+            return torch.cat([part.indices for part in parts])
+        return torch.cat([self._merged(each, keys, k, squares) for each in queries.split(TOGETHER)])
 
     def _merged(self, queries: Tensor, keys: Tensor, k: int, squares: Tensor) -> Tensor:
         """Block by block of the keys: the best of each block compete with the best so far."""
         size, best, found = max(k, self.at_once // len(queries)), None, None
         for start in range(0, len(keys), size):
             block, norms = keys[start : start + size], squares[start : start + size]
-            distances, at = torch.addmm(norms, queries, block.T, alpha=-2).topk(min(k, len(block)), largest=False)
+            distances, at = self._closeness(queries, block, norms).topk(min(k, len(block)), largest=False)
             at = at + start
             if best is not None:
                 distances, at = torch.cat([best, distances], 1), torch.cat([found, at], 1)
@@ -82,6 +82,31 @@ class ExactIndex:
                 at = at.gather(1, order)
             best, found = distances, at
         return found
+
+    def _closeness(self, queries: Tensor, keys: Tensor, squares: Tensor) -> Tensor:
+        """‖h‖² - 2 h·q: ‖q‖² is the same for all keys of a query, and is left out."""
+        if queries.is_cuda:
+            return torch.addmm(squares, queries, keys.T, alpha=-2)
+        if len(queries) == 1:
+            return _of_one(queries, keys, squares)
+        # On a CPU keys times queries is up to four times faster than queries times keys, where queries are few. It
+        # comes out the wrong way round; a block of it is turned while a cache holds it.
+        closeness, some = queries.new_empty(len(queries), len(keys)), max(1, IN_CACHE // len(queries))
+        for turned, block, norms in zip(
+            closeness.split(some, dim=1), keys.split(some), squares.split(some), strict=True
+        ):
+            torch.add(norms, torch.mm(block, queries.T).T, alpha=-2, out=turned)
+        return closeness
+
+
+def _of_one(query: Tensor, keys: Tensor, squares: Tensor) -> Tensor:
+    """The same by many products of a few keys: that of all keys with one vector may be three times slower on a CPU."""
+    stacks = len(keys) // STACK
+    whole = stacks * STACK
+    many, all_norms = keys[:whole].unflatten(0, (stacks, STACK)), squares[:whole].view(stacks, STACK, 1)
+    in_stacks = torch.baddbmm(all_norms, many, query.T.expand(stacks, -1, -1), alpha=-2)
+    rest = torch.addmv(squares[whole:], keys[whole:], query[0], alpha=-2)
+    return torch.cat([in_stacks.flatten(), rest]).unsqueeze(0)
 
 
 def nearest(
