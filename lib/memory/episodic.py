@@ -16,7 +16,7 @@ from torch import Tensor
 
 AT_ONCE = 2**24  # distances that are held at once: 64 MB
 IN_CACHE = 2**18  # distances that a CPU's cache holds: 1 MB
-STACK = 8  # keys of a product with one query
+STACK = 64  # keys of a product with one query
 TOGETHER = 64  # queries that at least meet the keys together, where there are so many
 
 
@@ -140,7 +140,7 @@ def distances_to(
     queries: Float[Tensor, "queries width"], keys: Float[Tensor, "held width"], positions: Int[Tensor, "queries k"]
 ) -> Float[Tensor, "queries k"]:
     """‖h - q‖² of each query and some keys, from differences; a few queries at a time."""
-    some = max(1, AT_ONCE // (positions.shape[1] * queries.shape[1]))
+    some = max(1, (AT_ONCE if queries.is_cuda else IN_CACHE) // (positions.shape[1] * queries.shape[1]))
     pairs = zip(queries.split(some), positions.split(some), strict=True)
     return torch.cat([(keys[at] - q.unsqueeze(1)).square().sum(2) for q, at in pairs])
 

@@ -11,7 +11,8 @@ block of queries at once. With p_i = softmax(W h_i + b) of each step of the past
 
     logits(q) - Σ_i a_i (p_i - e_{w_i}),     a_i = α w_i (h_i·q + 1), which is 0 but for the K neighbours
 
-is a product of the queries' a with the p of the past, and of a window N a band of it counts.
+is a sum of K rows of the p of the past for each query. They are kept in a ring of N steps and a block, and cut into
+columns that fit in a cache, since many queries read the same rows.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -30,6 +32,7 @@ from lib.methods.mbpa import Adapted, MbPAConfig, fitter
 
 TINY = 1e-30
 BLOCK = 256  # queries whose past is one stretch
+COLUMNS = 500  # words whose p of the past is read together: 10 MB at N = 5000
 AT_ONCE = 2**24  # numbers of the neighbours' keys that are held at once: 64 MB
 
 
@@ -157,18 +160,21 @@ class TextMbPA(OneStepAtATime):
         self, hidden: Float[Tensor, "steps hidden"], words: Int[Tensor, " steps"], earlier: int, rates: Sequence[float]
     ) -> Float[Tensor, "time parts"]:
         """Log-likelihoods of one stream, from step `earlier` on: the network's, the cache's, one for each rate."""
-        size, found, known = self.config.size, [], None
+        size, found = self.config.size, []
         one_step = self.config.fit.optimizer == "sgd" and self.config.fit.steps == 1
+        known = _KnownP(min(size + BLOCK, len(words)), self.output.weight) if one_step else None
+        if one_step:
+            for start in range(max(0, earlier - size), earlier, BLOCK):
+                past = hidden[start : min(start + BLOCK, earlier)]
+                known.keep(start, torch.softmax(self.output(past), dim=1))
         for start in range(earlier, len(words), BLOCK):
             end, first = min(start + BLOCK, len(words)), max(0, start - size)
             now, past, followed = hidden[start:end], hidden[first:end], words[first:end]
             logits, y = self.output(now), words[start:end].unsqueeze(1)
             network = torch.log_softmax(logits, dim=1)
-            if one_step:  # p of the past: what was known of it, and this block's own
-                if known is None:
-                    known = torch.softmax(self.output(hidden[first:start]), dim=1)
-                known = torch.cat([known[len(known) - (start - first) :], network.exp()])
-                move = self._one_step(now, past, followed, start - first, known)
+            if one_step:
+                known.keep(start, network.exp())
+                move = self._one_step(now, past, followed, start - first, known, first)
                 fitted = [logits + rate * move for rate in rates]
             else:
                 fitted = [self._fitted_one_by_one(now, past, followed, start - first, logits, rate) for rate in rates]
@@ -193,15 +199,14 @@ class TextMbPA(OneStepAtATime):
         return positions, weights.nan_to_num(0.0)  # where nothing is in memory
 
     def _one_step(
-        self, now: Tensor, past: Tensor, followed: Tensor, earlier: int, p: Tensor
+        self, now: Tensor, past: Tensor, followed: Tensor, earlier: int, known: "_KnownP", first: int
     ) -> Float[Tensor, "time words"]:
-        """What one step of gradient descent at α = 1 adds to the logits. p: of all words at each step of the past."""
+        """What one step of gradient descent at α = 1 adds to the logits. first: the step at which the past begins."""
         products = now @ past.T
         positions, weights = self._neighbours(now, past, earlier, products)
         one = 0.0 if self.output.bias is None else 1.0
         a = weights * (products.gather(1, positions) + one)
-        dense = torch.zeros_like(products).scatter_(1, positions, -a)
-        return (dense @ p).scatter_add_(1, followed[positions], a)
+        return known.sums(first + positions, -a).scatter_add_(1, followed[positions], a)
 
     def _fitted_one_by_one(
         self, now: Tensor, past: Tensor, followed: Tensor, earlier: int, logits: Tensor, rate: float
@@ -225,3 +230,23 @@ class TextMbPA(OneStepAtATime):
 
     def _fitted(self, queries: Tensor, context: Context, fit: MbPAConfig) -> Adapted:
         return fitter(self.output, fit, classes=True)(self.output, queries, context, fit)
+
+
+class _KnownP:
+    """softmax(W h_i + b) of the last steps i: a ring, a few columns at a time. like: of its kind, (words, …)."""
+
+    def __init__(self, room: int, like: Tensor):
+        widths = [len(each) for each in torch.arange(len(like)).split(COLUMNS)]
+        self.room, self.columns = room, [like.new_zeros(room, width) for width in widths]
+
+    def keep(self, first: int, p: Float[Tensor, "steps words"]) -> None:
+        """Of some steps, from `first` on; the oldest are forgotten."""
+        rows = torch.arange(first, first + len(p), device=p.device) % self.room
+        for columns, part in zip(self.columns, p.split(COLUMNS, dim=1), strict=True):
+            columns[rows] = part
+
+    def sums(self, steps: Int[Tensor, "time k"], weights: Float[Tensor, "time k"]) -> Float[Tensor, "time words"]:
+        """Of each row, what its steps' p sum up to with these weights."""
+        rows = steps % self.room
+        parts = [F.embedding_bag(rows, part, per_sample_weights=weights, mode="sum") for part in self.columns]
+        return torch.cat(parts, dim=1)

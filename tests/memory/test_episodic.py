@@ -143,5 +143,5 @@ def test_blocks_are_bounded(monkeypatch):
 def test_distances_a_few_queries_at_a_time(monkeypatch):
     keys, queries = torch.from_numpy(normal(1, 9, 3)), torch.from_numpy(normal(2, 4, 3))
     whole = nearest(queries, keys, 5)
-    monkeypatch.setattr(episodic, "AT_ONCE", 1)
+    monkeypatch.setattr(episodic, "IN_CACHE", 1)
     torch.testing.assert_close(nearest(queries, keys, 5), whole)

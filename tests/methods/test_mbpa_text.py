@@ -90,14 +90,16 @@ def test_the_blocks_do_not_matter(seed, fit, cuts):
         torch.testing.assert_close(torch.cat(part, 1), getattr(whole, name), msg=name)
 
 
+@pytest.mark.parametrize("size", [4, 5000])
 @pytest.mark.parametrize("block", [1, 3, 5])
-def test_nor_do_the_blocks_within(monkeypatch, block):
-    learner, (xs, ys) = make_learner(1, MbPAConfig(neighbours=3)), make_text(1)
+def test_nor_do_the_blocks_within(monkeypatch, block, size):
+    learner, (xs, ys) = make_learner(1, MbPAConfig(neighbours=3), size=size), make_text(1)
     whole, _ = learner.parts(xs, ys)
     monkeypatch.setattr(mbpa_text, "BLOCK", block)
     monkeypatch.setattr(mbpa_text, "AT_ONCE", 1)
+    monkeypatch.setattr(mbpa_text, "COLUMNS", 3)
     torch.testing.assert_close(learner.parts(xs, ys)[0], whole)
-    many_steps = make_learner(1, MbPAConfig(neighbours=3, steps=2))
+    many_steps = make_learner(1, MbPAConfig(neighbours=3, steps=2), size=size)
     one_by_one, _ = many_steps.parts(xs, ys)
     monkeypatch.undo()
     torch.testing.assert_close(many_steps.parts(xs, ys)[0], one_by_one)
