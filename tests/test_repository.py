@@ -18,7 +18,7 @@ def tracked() -> list[str]:
     return [name for name in done.stdout.splitlines() if (ROOT / name).is_file()]
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-ray.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-ray.txt", "requirements-faiss.txt"])
 def test_python_pins_are_exact(name):
     lines = (ROOT / name).read_text().splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]

@@ -32,7 +32,7 @@ from lib.methods.mbpa import Adapted, MbPAConfig, fitter
 
 TINY = 1e-30
 BLOCK = 256  # queries whose past is one stretch
-COLUMNS = 500  # words whose p of the past is read together: 10 MB at N = 5000
+COLUMNS = 250  # words whose p of the past is read together: 5 MB at N = 5000
 AT_ONCE = 2**24  # numbers of the neighbours' keys that are held at once: 64 MB
 
 
