@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lib.baselines.sequence import OneStepAtATime, check_pairs, dropped, score_in_chunks
+from lib.config import added
 from lib.tasks.seeds import generator
 from lib.tasks.streams import Scored
 
@@ -39,6 +40,9 @@ class LanguageModelConfig:
     """Where the adaptive softmax parts the words, by number; empty: the plain softmax of equation 1."""
     narrower: float = 4.0
     """How many times narrower the adaptive softmax makes each following part's vectors."""
+    tied: bool = added(False)
+    """A word's embedding is its vector of the softmax, too, to whose length the LSTM's output is projected (Melis,
+    Dyer & Blunsom 2017)."""
 
     def __post_init__(self):
         for name in ("words", "embedding", "hidden"):
@@ -49,6 +53,8 @@ class LanguageModelConfig:
         bounds = (0, *self.cutoffs, self.words)
         if any(a >= b for a, b in zip(bounds, bounds[1:], strict=False)):
             raise ValueError(f"cutoffs must rise between 0 and the {self.words} words, they are {self.cutoffs}")
+        if self.tied and self.cutoffs:
+            raise ValueError("an adaptive softmax has no vector of the embedding's length for each word to be tied to")
 
 
 class LSTMState(NamedTuple):
@@ -68,15 +74,16 @@ class LanguageModel(OneStepAtATime):
     def __init__(self, config: LanguageModelConfig, seed: int = 0):
         super().__init__()
         self.config, self.seed = config, seed
-        self.labels, self.hidden_size = config.words, config.hidden
-        self.embedding = nn.Embedding(config.words, config.embedding)
+        self.labels, self.hidden_size = config.words, config.embedding if config.tied else config.hidden
+        self.embedding = None if config.tied else nn.Embedding(config.words, config.embedding)
         self.lstm = nn.LSTM(config.embedding, config.hidden, batch_first=True)
         if config.cutoffs:
             self.softmax = nn.AdaptiveLogSoftmaxWithLoss(
                 config.hidden, config.words, list(config.cutoffs), config.narrower
             )
         else:
-            self.softmax = nn.Linear(config.hidden, config.words)
+            self.softmax = nn.Linear(self.hidden_size, config.words)
+        self.projection = nn.Linear(config.hidden, config.embedding, bias=False) if config.tied else nn.Identity()
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -INITIAL, INITIAL)
         self.register_buffer("blocks_trained", torch.zeros((), dtype=torch.int64))
@@ -84,8 +91,9 @@ class LanguageModel(OneStepAtATime):
     def hidden(
         self, xs: Int[Tensor, "batch time"], state: LSTMState | None = None
     ) -> tuple[Float[Tensor, "batch time hidden"], LSTMState]:
-        """h_t of each step and the state after the last; a state of None is a fresh start."""
-        return self._hidden(self.embedding(xs), state)
+        """h_t of each step, which the softmax takes, and the state after the last; a state of None is a fresh start."""
+        hs, state = self._lstm(self._embedded(xs), state)
+        return self.projection(hs), state
 
     def scores(self, hs: Float[Tensor, "*any hidden"]) -> Float[Tensor, "*any words"]:
         """The logits of every word (equation 1, before its softmax); log-probabilities, where it is adaptive."""
@@ -114,15 +122,15 @@ class LanguageModel(OneStepAtATime):
         `unroll` is ignored: there is one form. Raises ValueError for shapes that differ.
         """
         check_pairs(xs, ys)
-        embedded = self.embedding(xs)
+        embedded = self._embedded(xs)
         if self.training:
             self.blocks_trained += 1
             draws = generator(self.seed, "dropout", int(self.blocks_trained), xs.device)
             embedded = dropped(embedded, self.config.dropout, draws)
-        hs, state = self._hidden(embedded, state)
+        hs, state = self._lstm(embedded, state)
         if self.training:
             hs = dropped(hs, self.config.dropout, draws)
-        return self.log_likelihood(hs, ys), state
+        return self.log_likelihood(self.projection(hs), ys), state
 
     def carry_over(self, state: LSTMState) -> LSTMState:
         """The state to begin the next block with: the gradient ends at the block's border."""
@@ -135,7 +143,7 @@ class LanguageModel(OneStepAtATime):
 
     def initial_state(self, batch_size: int) -> LSTMState:
         """Zeros."""
-        zeros = self.embedding.weight.new_zeros(1, batch_size, self.hidden_size)
+        zeros = self.lstm.weight_hh_l0.new_zeros(1, batch_size, self.config.hidden)
         return LSTMState(zeros, zeros)
 
     def logits(self, x: Int[Tensor, " batch"], state: LSTMState) -> Float[Tensor, "batch words"]:
@@ -146,6 +154,9 @@ class LanguageModel(OneStepAtATime):
         """The state after x; nothing is learnt from y."""
         return self.hidden(x.unsqueeze(1), state)[1]
 
-    def _hidden(self, embedded: Tensor, state: LSTMState | None) -> tuple[Tensor, LSTMState]:
+    def _embedded(self, xs: Tensor) -> Tensor:
+        return F.embedding(xs, self.softmax.weight) if self.embedding is None else self.embedding(xs)
+
+    def _lstm(self, embedded: Tensor, state: LSTMState | None) -> tuple[Tensor, LSTMState]:
         hs, state = self.lstm(embedded, None if state is None else tuple(state))
         return hs, LSTMState(*state)

@@ -15,6 +15,7 @@ which a text is read. A block's steps attend to one stretch of the past: a produ
 counts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -160,3 +161,28 @@ def attention(
     visible = (seen < at) & (seen >= at - size)
     scores = (sharpness * now @ hidden.transpose(1, 2)).masked_fill(~visible, -torch.inf)
     return torch.where(visible.any(1, keepdim=True), torch.softmax(scores, dim=2), 0.0)
+
+
+@torch.no_grad()
+def cache_at(
+    hidden: Float[Tensor, "steps hidden"],
+    words: Int[Tensor, " steps"],
+    at: Int[Tensor, " queries"],
+    size: int,
+    sharpnesses: Sequence[float],
+) -> Float[Tensor, "queries sharpnesses"]:
+    """log p_cache(words[at]) at some steps of one text, for several θ (equation 3); -inf for words that are not there,
+    and nan where there is no past.
+
+    words: what followed each step; at: rising.
+    """
+    found = []
+    for some in at.split(CHUNK):
+        first, last = max(0, int(some[0]) - size), int(some[-1]) + 1
+        seen = torch.arange(first, last, device=hidden.device)
+        visible = (seen < some.unsqueeze(1)) & (seen >= some.unsqueeze(1) - size)
+        products, followed = hidden[some] @ hidden[first:last].T, words[first:last] == words[some].unsqueeze(1)
+        scores = (products * sharpness for sharpness in sharpnesses)
+        weights = (torch.softmax(each.masked_fill(~visible, -torch.inf), 1) for each in scores)
+        found.append(torch.stack([(each * followed).sum(1).log() for each in weights], 1))
+    return torch.cat(found)

@@ -13,7 +13,7 @@ from lib.training import TrainingConfig, train
 from tests.cases import random_cases, seeds
 
 WORDS = 9
-all_cutoffs = st.sampled_from([(), (3,), (2, 5), (1, 2, 8)])
+all_softmaxes = st.sampled_from([{}, {"cutoffs": (3,)}, {"cutoffs": (2, 5)}, {"cutoffs": (1, 2, 8)}, {"tied": True}])
 SHORT = TrainingConfig(
     updates=8,
     batch_size=2,
@@ -28,9 +28,9 @@ SHORT = TrainingConfig(
 )
 
 
-def model_and_text(seed=0, cutoffs=(), dropout=0.0, batch=2, time=6):
+def model_and_text(seed=0, cutoffs=(), dropout=0.0, batch=2, time=6, tied=False):
     torch.manual_seed(seed % 2**31)
-    model = LanguageModel(LanguageModelConfig(WORDS, 3, 8, dropout, cutoffs, narrower=2.0), seed=1).double()
+    model = LanguageModel(LanguageModelConfig(WORDS, 3, 8, dropout, cutoffs, narrower=2.0, tied=tied), seed=1).double()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.7)
     text = torch.randint(WORDS, (batch, time + 1))
@@ -48,14 +48,18 @@ def log_softmax(a):
 def naive_log_probabilities(model, xs):
     """One stream, word by word, from PyTorch's own weights; the adaptive softmax as a product of two shares."""
     own = {name: value.detach().numpy() for name, value in model.state_dict().items()}
-    hidden = cell = np.zeros(model.hidden_size)
+    hidden = cell = np.zeros(model.config.hidden)
+    embedding = own["softmax.weight" if model.config.tied else "embedding.weight"]
     rows = []
     for x in xs:
-        gates = own["lstm.weight_ih_l0"] @ own["embedding.weight"][x] + own["lstm.bias_ih_l0"]
+        gates = own["lstm.weight_ih_l0"] @ embedding[x] + own["lstm.bias_ih_l0"]
         gates = gates + own["lstm.weight_hh_l0"] @ hidden + own["lstm.bias_hh_l0"]
         i, f, g, o = np.split(gates, 4)
         cell = sigmoid(f) * cell + sigmoid(i) * np.tanh(g)
         hidden = sigmoid(o) * np.tanh(cell)
+        if model.config.tied:
+            rows.append(log_softmax(own["softmax.weight"] @ (own["projection.weight"] @ hidden) + own["softmax.bias"]))
+            continue
         if not model.config.cutoffs:
             rows.append(log_softmax(own["softmax.weight"] @ hidden + own["softmax.bias"]))
             continue
@@ -69,9 +73,9 @@ def naive_log_probabilities(model, xs):
 
 
 @random_cases(30)
-@given(seeds, all_cutoffs)
-def test_probabilities_are_those_of_the_naive_form(seed, cutoffs):
-    model, xs, ys = model_and_text(seed, cutoffs)
+@given(seeds, all_softmaxes)
+def test_probabilities_are_those_of_the_naive_form(seed, softmax):
+    model, xs, ys = model_and_text(seed, **softmax)
     expected = np.stack([naive_log_probabilities(model, x) for x in xs])
     np.testing.assert_allclose(np.exp(expected).sum(2), 1, atol=1e-12)
     hs, _ = model.hidden(xs)
@@ -85,9 +89,9 @@ def test_probabilities_are_those_of_the_naive_form(seed, cutoffs):
 
 
 @random_cases(20)
-@given(seeds, all_cutoffs, st.integers(1, 6))
-def test_blocks_and_single_steps_give_what_the_whole_gives(seed, cutoffs, time):
-    model, xs, ys = model_and_text(seed, cutoffs)
+@given(seeds, all_softmaxes, st.integers(1, 6))
+def test_blocks_and_single_steps_give_what_the_whole_gives(seed, softmax, time):
+    model, xs, ys = model_and_text(seed, **softmax)
     model.eval()
     whole, state, blocks = model(xs, ys).log_likelihood, None, []
     for x, y in zip(xs.split(time, 1), ys.split(time, 1), strict=True):
@@ -146,12 +150,13 @@ class Interrupted(TextBlocks):
         return super().batch(n, size)
 
 
-def test_training_that_was_interrupted_goes_on_as_if_it_had_not_been(tmp_path):
+@pytest.mark.parametrize("softmax", [{"cutoffs": (3,)}, {"tied": True}], ids=["adaptive", "tied"])
+def test_training_that_was_interrupted_goes_on_as_if_it_had_not_been(tmp_path, softmax):
     text = torch.randint(WORDS, (101,), generator=generator(0, "text", 0))
     blocks = TextBlocks(text, 5)
 
     def trained(folder, train_blocks):
-        model, *_ = model_and_text(cutoffs=(3,), dropout=0.3)
+        model, *_ = model_and_text(dropout=0.3, **softmax)
         task = LanguageTask(train_blocks, blocks)
         return model, train(model, task, SHORT, folder=folder, unroll="plain", progress=False)
 
@@ -163,6 +168,26 @@ def test_training_that_was_interrupted_goes_on_as_if_it_had_not_been(tmp_path):
     assert [(line["update"], line["loss"]) for line in found.log] == [(n["update"], n["loss"]) for n in expected.log]
     assert found.log[3]["validation"] == expected.log[3]["validation"]
     assert whole.blocks_trained == SHORT.updates
+
+
+def test_tied_vectors_are_one_and_learn_from_both_of_their_uses():
+    model, xs, ys = model_and_text(tied=True)
+    sizes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+    assert sizes["softmax.weight"] == (WORDS, 3) and sizes["projection.weight"] == (3, 8)
+    assert not any(name.startswith("embedding") for name in sizes) and model.hidden_size == 3
+    # With nothing to predict from the hidden units, only the first use is left: words that are read have a gradient.
+    hs, _ = model.hidden(torch.tensor([[2, 5]]))
+    hs.sum().backward()
+    assert model.softmax.weight.grad.abs().sum(1).nonzero().flatten().tolist() == [2, 5]
+    model.zero_grad()
+    model.episode(xs, ys)[0].sum().backward()
+    assert (model.softmax.weight.grad.abs().sum(1) > 0).all()
+    assert not LanguageModel(LanguageModelConfig(WORDS, 3, 8)).config.tied
+
+
+def test_an_adaptive_softmax_cannot_be_tied():
+    with pytest.raises(ValueError, match="no vector of the embedding's length"):
+        LanguageModelConfig(WORDS, 3, 8, cutoffs=(3,), tied=True)
 
 
 @pytest.mark.parametrize(

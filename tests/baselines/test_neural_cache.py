@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lib.baselines import neural_cache
 from lib.baselines.language import LanguageModel, LanguageModelConfig
-from lib.baselines.neural_cache import CacheConfig, NeuralCache, attention
+from lib.baselines.neural_cache import CacheConfig, NeuralCache, attention, cache_at
 from tests.cases import random_cases, seeds
 
 WORDS = 7
@@ -114,3 +114,18 @@ def test_the_network_stays_as_it_is():
 def test_settings_that_mean_nothing_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))[:4].replace("size", "step")):
         CacheConfig(**wrong)
+
+
+@random_cases(30)
+@given(seeds, sizes, st.sets(st.integers(0, 16), min_size=1).map(sorted), st.sampled_from([1, 3, 64]))
+def test_at_some_words_it_says_what_it_says_at_all(seed, size, at, chunk):
+    cache, xs, ys = cache_and_text(seed, size, share=1.0, batch=1)
+    hs = cache.network.hidden(xs)[0][0].detach()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neural_cache, "CHUNK", chunk)
+        found = cache_at(hs, ys[0], torch.tensor(at), size, (0.7, 2.0))
+    expected = naive_probabilities(cache, xs[0], ys[0])[at, ys[0, at]]
+    assert found[:, 0].isnan().tolist() == [t == 0 for t in at]  # no past
+    with np.errstate(divide="ignore"):
+        np.testing.assert_allclose(found[:, 1].exp().numpy()[np.array(at) > 0], expected[np.array(at) > 0], rtol=1e-9)
+    assert found.shape == (len(at), 2)
