@@ -9,6 +9,7 @@ from lib.experiments import (
     lmn_table1,
     mann,
     mann_regression,
+    mbpa_language,
     mbpa_permuted,
     mbpa_toy,
 )
@@ -25,6 +26,7 @@ MODULES = (
     lmn_language,
     mbpa_toy,
     mbpa_permuted,
+    mbpa_language,
 )
 EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment for module in MODULES for experiment in module.EXPERIMENTS

@@ -1,0 +1,285 @@
+"""Sprechmann et al. 2018, table 2 and figure 8: language models that look back, on Penn Treebank and WikiText-2.
+
+All rows of a corpus share one LSTM, which is trained once: with the neural cache, with MbPA, with both, and as it goes
+on learning (dynamic evaluation). Settings are chosen on validation text; see `mbpa_language_sweep.py`.
+
+The paper's LSTM is Melis, Dyer & Blunsom's (2017), whose softmax shares its vectors with the embedding: with 1194 units
+and embeddings of 268 only so are there «roughly 10M parameters» for 10 000 words. So what the softmax layer takes, and
+what the memory stores as its keys, is the LSTM's output projected to the embedding's length.
+"""
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+
+from lib import ledger
+from lib.baselines.dynamic_evaluation import DynamicConfig, DynamicEvaluation
+from lib.baselines.language import LanguageModel, LanguageModelConfig
+from lib.config import to_dict
+from lib.data.text import load_corpus
+from lib.experiments import mbpa_language_tables as tables
+from lib.experiments import runs
+from lib.experiments.base import Experiment, RunOptions
+from lib.experiments.lmn_language import Pretraining, Text
+from lib.experiments.mbpa_language_sweep import (
+    Setting,
+    Sweep,
+    SweepConfig,
+    Words,
+    exactness,
+    figure8,
+    log_likelihood,
+    perplexity_of,
+    table2,
+)
+from lib.experiments.mbpa_language_tables import FIGURE8, NAME
+from lib.experiments.mbpa_tables import PAPER
+from lib.tasks.language import LanguageTask, TextBlocks
+from lib.training import TrainingConfig, pick_device
+from lib.training.checkpoint import load_checkpoint
+from lib.training.loop import make_optimizer
+
+VARIANTS = ("ptb", "wikitext-2", "ptb-dynamic", "wikitext-2-dynamic")
+
+
+@dataclass(frozen=True)
+class DynamicTest:
+    """Dynamic evaluation: what is tried, and on how many words from a text's first on; the default is all of them."""
+
+    fit: DynamicConfig = field(default_factory=DynamicConfig)
+    """How the network goes on learning (paper: Adam as training left it, windows of 5)."""
+    rates: tuple[float, ...] = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
+    """Learning rates to choose from (paper: silent)."""
+    tuning_words: int = 10_000_000
+    test_words: int = 10_000_000
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """What is done with one corpus; the defaults are the paper profile's for Penn Treebank."""
+
+    corpus: Literal["ptb", "wikitext-2"] = "ptb"
+    source: Literal["auto", "stand-in"] = "auto"
+    """`stand-in`: made-up text, whatever is at hand."""
+    model: LanguageModelConfig = field(
+        default_factory=lambda: LanguageModelConfig(words=10_000, embedding=268, hidden=1_194, dropout=0.6, tied=True)
+    )
+    """The LSTM (paper: these sizes; «the regularisation techniques described in Melis et al.»)."""
+    training: TrainingConfig = field(
+        default_factory=lambda: TrainingConfig(
+            updates=60_000,
+            batch_size=20,
+            learning_rate=1e-3,
+            clip=1.0,
+            log_every=250,
+            validate_every=2_500,
+            validation_batches=100,
+            checkpoint_every=250,
+            optimizer="adam",
+            wipe_memory=False,
+            rate_falls_from=0.4,
+        )
+    )
+    """Of the LSTM: 45 times through Penn Treebank (paper: Adam, else silent)."""
+    block: int = 35
+    """Words through which the gradient passes (paper: silent)."""
+    sweep: SweepConfig | None = field(default_factory=SweepConfig)
+    """Cache and MbPA; None where they are not run."""
+    dynamic: DynamicTest | None = None
+    """Dynamic evaluation; None where it is not run."""
+
+
+def config_of(variant: str, profile: str) -> LanguageConfig:
+    """The config of a variant such as `ptb` or `wikitext-2-dynamic`."""
+    corpus = variant.removesuffix("-dynamic")
+    paper = LanguageConfig(corpus)
+    if variant != corpus:
+        paper = replace(paper, sweep=None, dynamic=DynamicTest())
+    if corpus == "wikitext-2":
+        model = replace(paper.model, words=33_278, embedding=241, hidden=1_853)
+        paper = replace(paper, model=model, training=replace(paper.training, updates=90_000))
+    if profile == "paper":
+        return paper
+    if profile == "short":
+        smaller = {"embedding": 200, "hidden": 400, "dropout": 0.4}
+        updates = 16_000
+        if corpus == "wikitext-2":
+            smaller, updates = {"embedding": 120, "hidden": 400, "dropout": 0.3}, 15_000
+        training = replace(paper.training, updates=updates, learning_rate=2e-3, validate_every=2_000)
+        less = replace(paper, model=replace(paper.model, **smaller), training=training)
+        if less.dynamic:
+            return replace(less, dynamic=replace(less.dynamic, tuning_words=5_000, test_words=20_000))
+        every = {"tuning_every": 150, "test_every": 10} if corpus == "ptb" else {"tuning_every": 450, "test_every": 30}
+        return replace(less, sweep=replace(less.sweep, likely=768, **every))
+    few = {"log_every": 5, "validate_every": 10, "validation_batches": 1, "checkpoint_every": 5}
+    if paper.dynamic:
+        paper = replace(paper, dynamic=DynamicTest(rates=(1e-3, 1e-2), tuning_words=200, test_words=400))
+    else:
+        small = SweepConfig(
+            sizes=(50, 500),
+            neighbours=(8, 16),
+            steps=(1, 3),
+            rates=(0.1, 1.0),
+            priors=(0.1,),
+            sharpnesses=(0.3, 1.0),
+            wider_neighbours=(4,),
+            likely=200,
+            tuning_every=100,
+            test_every=50,
+        )
+        paper = replace(paper, sweep=small)
+    return replace(
+        paper,
+        source="stand-in",
+        model=replace(paper.model, embedding=10, hidden=20, dropout=0.2),
+        training=replace(paper.training, learning_rate=1e-2, updates=40, **few),
+    )
+
+
+def config(variant: str, profile: str) -> dict[str, Any]:
+    """What determines a run besides seed and data."""
+    return to_dict(config_of(variant, profile))
+
+
+def pretraining(variant: str, profile: str, seed: int, options: RunOptions) -> runs.Run:
+    """A corpus's run, ready to be done: training of the LSTM, then the tests."""
+    config = config_of(variant, profile)
+    corpus = load_corpus(config.corpus, config.source)
+    text = Text.of(corpus, pick_device(options.device))
+    task = LanguageTask(TextBlocks(text.train, config.block), TextBlocks(text.validation, config.block))
+    model = replace(config.model, words=len(corpus.words))
+    same = Pretraining(config.corpus, config.source, config.model, config.training, config.block)
+
+    def test(learner: LanguageModel) -> dict[str, Any]:
+        learner.eval()
+        if config.dynamic:
+            return dynamic_metrics(learner, text, config, run)
+        return metrics(learner, text, config.sweep, run)
+
+    run = runs.Run(
+        experiment=NAME,
+        variant=variant,
+        profile=profile,
+        seed=seed,
+        options=options,
+        config=config,
+        data={"name": corpus.name, "sha256": corpus.digest, "is_standin": corpus.is_standin},
+        task=task,
+        build=lambda: LanguageModel(model, seed),
+        test=test,
+        trained_as=(f"{config.corpus}-lstm", same),
+    )
+    return run
+
+
+def metrics(model: LanguageModel, text: Text, config: SweepConfig, run: runs.Run) -> dict[str, Any]:
+    """Table 2 and figure 8: of the paper's grid, and the table of a wider one, too."""
+    folder, progress = run.in_progress.parent / "sweep", run.options.progress
+    started = time.monotonic()
+
+    def read(tokens: torch.Tensor, part: str, every: int) -> Words:
+        identity = {"data": run.data, "part": part}
+        return Words.read(model, tokens, every, config.likely, folder, identity, progress)
+
+    sweep = Sweep(config, read(text.validation, "validation", config.tuning_every))
+    best = {wider: sweep.best("mbpa", wider)[0] for wider in (False, True)}
+    tuned = time.monotonic()
+    test = read(text.test, "test", config.test_every)
+    rows, found = table2(sweep, test, wider=False)
+    wider_rows, _ = table2(sweep, test, wider=True)
+    whole = replace(test, at=torch.arange(len(test.words), device=test.at.device))
+    cache = log_likelihood(whole, Setting(**rows["lstm-cache"]["setting"]))
+    return {
+        "perplexity": rows["lstm-mbpa"]["perplexity"],
+        "rows": rows,
+        "wider": wider_rows,
+        "words": {"validation": len(sweep.words.at), "test": len(test.at)},
+        "whole_test": {
+            "words": len(whole.at),
+            "lstm": perplexity_of(whole.network()),
+            "lstm-cache": perplexity_of(cache),
+        },
+        "figure8": figure8(found, test.words[test.at], model.labels),
+        "tuning": sweep.tried(),
+        "exactness": exactness(sweep.words, best[False]),
+        "seconds": {"tuning": tuned - started, "test": time.monotonic() - tuned},
+    }
+
+
+def dynamic_metrics(model: LanguageModel, text: Text, config: LanguageConfig, run: runs.Run) -> dict[str, Any]:
+    """Dynamic evaluation with the rate that is best on validation text, and the LSTM on the same words."""
+    asked, started = config.dynamic, time.monotonic()
+    optimizer = make_optimizer(model.requires_grad_(True), config.training)
+    load_checkpoint(run.in_progress, model, optimizer)
+    validation, test = text.validation[: asked.tuning_words + 1], text.test[: asked.test_words + 1]
+
+    def perplexity(tokens: torch.Tensor, rate: float | None) -> float:
+        learner = model
+        if rate is not None:
+            learner = DynamicEvaluation(model, replace(asked.fit, rate=rate), optimizer.state_dict())
+        with torch.no_grad():
+            carried, found = None, []
+            for x, y in zip(tokens[:-1].split(1_000), tokens[1:].split(1_000), strict=True):
+                block, carried = learner.episode(x.unsqueeze(0), y.unsqueeze(0), carried)
+                found.append(block[0])
+        return perplexity_of(torch.cat(found))
+
+    tried = [{"rate": rate, "validation_perplexity": perplexity(validation, rate)} for rate in asked.rates]
+    best = min(tried, key=lambda each: each["validation_perplexity"])
+    tuned = time.monotonic()
+    lstm, learning = perplexity(test, None), perplexity(test, best["rate"])
+    return {
+        "perplexity": learning,
+        "rows": {
+            "lstm": {"validation_perplexity": perplexity(validation, None), "perplexity": lstm},
+            "dynamic": {
+                "setting": {"rate": best["rate"]},
+                "at_end": ["rate"] if best["rate"] in (min(asked.rates), max(asked.rates)) else [],
+                "validation_perplexity": best["validation_perplexity"],
+                "perplexity": learning,
+                "gain": lstm - learning,
+            },
+        },
+        "words": {"validation": len(validation) - 1, "test": len(test) - 1},
+        "tuning": tried,
+        "seconds": {"tuning": tuned - started, "test": time.monotonic() - tuned},
+    }
+
+
+def run(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Record | None:
+    """Train the LSTM of the corpus unless that is done, sweep, test and record."""
+    options = replace(options, unroll="plain", keep_checkpoint=False)  # 12 to 100 MB of weights: not for a repository
+    return runs.run_alone(pretraining(variant, profile, seed, options))
+
+
+COSTS = {
+    "smoke": "under 20 s",
+    "short": "an hour or more for the LSTM, half an hour for the rest",
+    "paper": "hours on a GPU",
+}
+EXPERIMENTS = (
+    Experiment(
+        name=NAME,
+        paper=PAPER,
+        title="Language models with a cache, MbPA, both, or that go on learning: perplexity",
+        variants=VARIANTS,
+        run=run,
+        config=config,
+        table=tables.table2,
+        costs=COSTS,
+        wanted=tuple((variant, 0) for variant in VARIANTS),
+    ),
+    Experiment(
+        name=FIGURE8,
+        paper=PAPER,
+        title="Which words MbPA helps, beside LSTM and cache: by how frequent they are in training",
+        variants=("ptb", "wikitext-2"),
+        run=None,
+        config=config,
+        table=tables.figure8,
+        costs=COSTS,
+        drawn_from={corpus: (NAME, corpus) for corpus in ("ptb", "wikitext-2")},
+    ),
+)
