@@ -66,7 +66,7 @@ class SmallImages:
 class Labelled(NamedTuple):
     """A batch of images with their labels."""
 
-    xs: Float[Tensor, "batch 784"]
+    xs: Float[Tensor, "batch *image"]
     ys: Int[Tensor, " batch"]
 
 
@@ -90,6 +90,11 @@ class LabelledImages:
     ):
         self.bank, self.characters, self.turns, self.drawings = bank, characters, turns, drawings
         self.seed, self.stream, self.times = seed, stream, times
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batches are made."""
+        return self.bank.device
 
     def batch(self, index: int, size: int) -> Labelled:
         """The index-th batch of `size` images: the same for the same (seed, stream, index, size), on any call.

@@ -1,7 +1,7 @@
 """Images as tasks to train on: single ones to a network, sequences to what adapts it, a label space to an embedding."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -66,17 +66,27 @@ class ImageTally(HitTally):
         self.count(right, torch.ones_like(right), loss)
 
 
+@runtime_checkable
+class Images(Protocol):
+    """Images that come in batches, with their labels."""
+
+    device: torch.device
+
+    def batch(self, n: int, size: int, /) -> Labelled:
+        """The n-th batch of so many images."""
+
+
 @dataclass(frozen=True)
 class ImageTask:
     """Images to be classified by a network."""
 
-    train: LabelledImages
-    validation: LabelledImages
+    train: Images
+    validation: Images
 
     @property
     def device(self) -> torch.device:
         """Where the batches are made."""
-        return self.train.bank.device
+        return self.train.device
 
     def loss(self, logits: Float[Tensor, "batch labels"], batch: Labelled) -> Float[Tensor, ""]:
         """Cross-entropy, nats an image."""

@@ -1,0 +1,351 @@
+"""Sprechmann et al. 2018, table 1 and figures 4 to 7, as they are shown, and what the paper claims of them.
+
+The paper's data set is ImageNet; ours are others, so that differences between models are compared, not numbers. Its
+figures are curves without numbers: the criteria are ours.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+
+from lib import ledger, report
+from lib.experiments.claims import FAILS, HOLDS, IN_PART, Claim, verdicts
+from lib.experiments.curves import PROFILES_SHOWN
+from lib.experiments.mbpa_tables import PAPER
+from lib.ledger import Record
+
+TABLE1, FIGURE4, FIGURE5, FIGURE6, FIGURE7 = (
+    f"mbpa.{name}" for name in ("table1", "figure4", "figure5", "figure6", "figure7")
+)
+EPOCHS = (0.1, 1.0, 3.0)  # of table 1
+MODELS = {
+    "mbpa": "MbPA",
+    "non-parametric": "Non-parametric",
+    "mixture": "Mixture",
+    "parametric": "Parametric",
+}
+DATA_SETS = {"tiny-imagenet": "Tiny ImageNet", "omniglot": "Omniglot", "imagenet": "ImageNet"}
+GROUPS = {"new": ("novel", "new classes"), "old": ("pretrained", "old classes")}  # the paper's name, ours
+
+
+def area(epochs: Sequence[float], accuracy: Sequence[float], upto: float) -> float:
+    """Mean accuracy on the way to an epoch: the area under the curve, in straight lines between the points where the
+    models were tested, divided by its length. Before the first point the curve is taken to be level."""
+    points = [(0.0, accuracy[0])] + [(e, a) for e, a in zip(epochs, accuracy, strict=True) if e <= upto]
+    return sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in itertools.pairwise(points)) / upto
+
+
+def shown_records(experiment: str, variant: str) -> list[Record]:
+    """The finished records of the first profile that has any, of all seeds."""
+    return next((r for profile in PROFILES_SHOWN if (r := ledger.whole_records(experiment, variant, profile))), [])
+
+
+def top1(record: Record, model: str, group: str, epoch: float) -> float:
+    """Accuracy at an epoch."""
+    metrics = record.metrics
+    return metrics["accuracy"][model][group][metrics["epochs"].index(epoch)]
+
+
+def auc(record: Record, model: str, group: str, epoch: float) -> float:
+    """Mean accuracy up to an epoch."""
+    return area(record.metrics["epochs"], record.metrics["accuracy"][model][group], epoch)
+
+
+def _ours(records: list[Record]) -> str:
+    return f"ours, {records[0].profile} profile"
+
+
+def table1() -> report.Table:
+    """Top-1 accuracy and area under the curve, of new and of old classes."""
+    paper, rows = ledger.paper_numbers("mbpa")["table1"], []
+    for group, (theirs, ours) in GROUPS.items():
+        for model, label in MODELS.items():
+            reported = paper[theirs][model]
+            cells = tuple(f"{value:.1f}" for kind in ("top1", "auc") for value in reported[kind])
+            rows.append(report.Row(f"{label}, {ours}", "paper: ImageNet", cells))
+            for data, name in DATA_SETS.items():
+                if records := shown_records(TABLE1, data):
+                    cells = tuple(
+                        report.percent([score(record, model, group, epoch) for record in records])
+                        for score in (top1, auc)
+                        for epoch in EPOCHS
+                    )
+                    note = report.note_on(records)
+                    rows.append(report.Row(f"{label}, {ours}", f"{_ours(records)}: {name}", cells, note))
+                elif data == "tiny-imagenet":
+                    rows.append(report.Row(f"{label}, {ours}", f"ours: {name}", (), report.NOT_RUN))
+    caption = (
+        "Half of the classes are new: accuracy in percent, and area under its curve, after so many passes through the "
+        "pictures of all classes (Sprechmann et al. 2018, table 1). The data sets differ: compare models, not numbers"
+    )
+    columns = (*(f"top-1 at {epoch:g}" for epoch in EPOCHS), *(f"AUC to {epoch:g}" for epoch in EPOCHS))
+    return report.Table(caption, columns, tuple(rows), ("model", "source"))
+
+
+def _points(experiment: str, variant: str, groups: dict[str, str], epochs: Sequence[float]) -> list[report.Row]:
+    """A row for each model and group with its accuracy at some epochs."""
+    records, rows = shown_records(experiment, variant), []
+    for group, name in groups.items():
+        for model, label in MODELS.items():
+            source = f"{DATA_SETS[variant]}, {name}"
+            if not records:
+                rows.append(report.Row(label, source, (), report.NOT_RUN))
+                continue
+            cells = tuple(report.percent([top1(record, model, group, epoch) for record in records]) for epoch in epochs)
+            rows.append(report.Row(label, source, cells, f"{records[0].profile} profile, {report.note_on(records)}"))
+    return rows
+
+
+def figure4() -> report.Table:
+    """All classes together, and apart, at some points of the curves."""
+    groups, epochs = {"all": "all classes", "new": "new classes", "old": "old classes"}, (0.02, 0.1, 0.5, 1.0, 3.0)
+    rows = [row for data in ("tiny-imagenet", "omniglot") for row in _points(TABLE1, data, groups, epochs)]
+    caption = "The curves behind table 1: accuracy in percent on the way (Sprechmann et al. 2018, figure 4)"
+    return report.Table(caption, tuple(f"at {epoch:g}" for epoch in epochs), tuple(rows), ("model", "classes"))
+
+
+def figure5() -> report.Table:
+    """New classes of which half were shown a tenth."""
+    groups = {"new": "new classes", "scarce": "new classes, a tenth shown", "old": "old classes"}
+    epochs = (0.1, 1.0, 3.0, 20.0)
+    rows = [row for data in ("tiny-imagenet", "omniglot") for row in _points(FIGURE5, data, groups, epochs)]
+    caption = (
+        "A tenth of the pictures of half the new classes: accuracy in percent after so many passes "
+        "(Sprechmann et al. 2018, figure 5; the paper gives curves and no numbers)"
+    )
+    return report.Table(caption, tuple(f"at {epoch:g}" for epoch in epochs), tuple(rows), ("model", "classes"))
+
+
+def _changed(experiment: str, what: str, label: Callable[[float], str], models: Sequence[str]) -> list[report.Row]:
+    """A row for each value of what was changed, and each model: new and old classes, at the table's epochs."""
+    rows = []
+    for data in ("tiny-imagenet", "omniglot"):
+        records = shown_records(experiment, f"{data}-{what}")
+        if not records:
+            rows.append(report.Row(what, DATA_SETS[data], (), report.NOT_RUN))
+            continue
+        epochs, note = records[0].metrics["epochs"], f"{records[0].profile} profile, {report.note_on(records)}"
+        for index, value in enumerate(records[0].metrics["values"]):
+            for model in models:
+                curves = [record.metrics["accuracy"][index][model] for record in records]
+                cells = tuple(
+                    report.percent([curve[group][epochs.index(epoch)] for curve in curves])
+                    for group in GROUPS
+                    for epoch in EPOCHS
+                )
+                named = label(value) if len(models) == 1 else f"{MODELS[model]}, {label(value)}"
+                rows.append(report.Row(named, DATA_SETS[data], cells, note))
+    return rows
+
+
+COLUMNS = tuple(f"{group} at {epoch:g}" for group in GROUPS for epoch in EPOCHS)
+
+
+def figure6() -> report.Table:
+    """The size of the memory, and the last layer's rate."""
+    memory = _changed(FIGURE6, "memory", lambda share: f"memory of {share:.3g} of the pictures", ["mbpa"])
+    rate = _changed(FIGURE6, "rate", lambda rate: f"rate {rate:g}", ["mbpa", "mixture", "parametric"])
+    caption = (
+        "How MbPA depends on the size of its memory, and all models on the last layer's learning rate: accuracy in "
+        "percent (Sprechmann et al. 2018, figure 6; the paper gives curves and no numbers)"
+    )
+    return report.Table(caption, COLUMNS, (*memory, *rate), ("what was changed", "data"))
+
+
+def figure7() -> report.Table:
+    """The number of neighbours."""
+    rows = _changed(FIGURE7, "neighbours", lambda k: f"K = {k:g}", ["mbpa"])
+    caption = (
+        "How MbPA depends on the number of neighbours: accuracy in percent (Sprechmann et al. 2018, figure 7; the "
+        "paper gives curves and no numbers)"
+    )
+    return report.Table(caption, COLUMNS, tuple(rows), ("neighbours", "data"))
+
+
+def _lead(records: list[Record], other: str, group: str, score: Callable[..., float], epoch: float) -> float:
+    """Points by which MbPA is ahead of another model, in the mean over the splits, less half of the 95% interval."""
+    gains = [100 * (score(r, "mbpa", group, epoch) - score(r, other, group, epoch)) for r in records]
+    mean, half = ledger.mean_and_interval(gains)
+    return mean - (half or 0.0)
+
+
+def _share(right: Sequence[bool]) -> str:
+    return HOLDS if all(right) else IN_PART if any(right) else FAILS
+
+
+def _mean(records: list[Record], model: str, group: str, epoch: float, score: Callable[..., float] = top1) -> float:
+    return 100 * sum(score(record, model, group, epoch) for record in records) / len(records)
+
+
+def _numbers(records: list[Record], group: str, epoch: float, score: Callable[..., float] = top1) -> str:
+    return ", ".join(f"{label} {_mean(records, model, group, epoch, score):.1f}" for model, label in MODELS.items())
+
+
+def _fast_on_new(records: list[Record]) -> tuple[str, str]:
+    others = [model for model in MODELS if model != "mbpa"]
+    ahead = [_lead(records, other, "new", top1, epoch) > 0 for other in others for epoch in EPOCHS]
+    words = "; ".join(f"at {epoch:g}: {_numbers(records, 'new', epoch)}" for epoch in EPOCHS)
+    return _share(ahead), words
+
+
+def _ahead_overall(records: list[Record]) -> tuple[str, str]:
+    others = ("parametric", "mixture")
+    ahead = [_lead(records, other, "all", auc, 3.0) > 0 for other in others]
+    return _share(ahead), f"area to 3 passes, all classes: {_numbers(records, 'all', 3.0, auc)}"
+
+
+def _keeps_old(records: list[Record]) -> tuple[str, str]:
+    lost = [_lead(records, "parametric", "old", top1, epoch) for epoch in EPOCHS[1:]]
+    words = "; ".join(f"at {epoch:g}: {_numbers(records, 'old', epoch)}" for epoch in EPOCHS)
+    return _share([points > 0 for points in lost]), words
+
+
+def _mixture_helps(records: list[Record]) -> tuple[str, str]:
+    gains = [_mean(records, "mixture", "new", epoch) - _mean(records, "parametric", "new", epoch) for epoch in EPOCHS]
+    words = ", ".join(f"{gain:+.1f} points at {epoch:g}" for gain, epoch in zip(gains, EPOCHS, strict=True))
+    return _share([gain > 0 for gain in gains]), words
+
+
+def _unbalanced(records: list[Record], balanced: list[Record]) -> tuple[str, str]:
+    last = records[0].metrics["epochs"][-1]
+    ahead = [_lead(records, other, "new", top1, last) > 0 for other in ("parametric", "mixture")]
+    return _share(ahead), f"new classes at {last:g}: {_numbers(records, 'new', last)}"
+
+
+def _wider_gap(records: list[Record], balanced: list[Record]) -> tuple[str, str]:
+    def gap(of: list[Record], other: str) -> float:
+        return _mean(of, "mbpa", "new", 3.0) - _mean(of, other, "new", 3.0)
+
+    pairs = {other: (gap(balanced, other), gap(records, other)) for other in ("parametric", "mixture")}
+    words = ", ".join(f"over the {name}: {a:+.1f} balanced, {b:+.1f} unbalanced" for name, (a, b) in pairs.items())
+    return _share([b > a for a, b in pairs.values()]), f"points of MbPA at 3 passes {words}"
+
+
+def _example(record: Record) -> tuple[str, str]:
+    example = record.metrics["example"]
+    if example is None:
+        return FAILS, "there is no test picture of a new class that MbPA alone names rightly"
+    before, after = example["neighbours_right_before"], example["neighbours_right_after"]
+    return HOLDS if after > before else FAILS, f"{100 * before:.0f}% to {100 * after:.0f}% of the neighbours"
+
+
+def _by_value(records: list[Record], model: str, group: str, epoch: float) -> list[float]:
+    """Mean accuracy in percent for each value of what was changed."""
+    at = records[0].metrics["epochs"].index(epoch)
+    of = [[each[model][group][at] for each in record.metrics["accuracy"]] for record in records]
+    return [100 * sum(column) / len(column) for column in zip(*of, strict=True)]
+
+
+def _saturates(records: list[Record], upto: float) -> tuple[str, str]:
+    """The gain up to a value, and what more of it brings."""
+    values, scores = records[0].metrics["values"], _by_value(records, "mbpa", "new", 1.0)
+    near = max(index for index, value in enumerate(values) if value <= upto)
+    gained, more = scores[near] - scores[0], scores[-1] - scores[near]
+    words = ", ".join(f"{value:.3g}: {score:.1f}" for value, score in zip(values, scores, strict=True))
+    return HOLDS if gained > 0 and abs(more) < gained / 4 else FAILS, f"new classes after one pass by value: {words}"
+
+
+def _insensitive(records: list[Record]) -> tuple[str, str]:
+    spread = {model: _by_value(records, model, "new", 0.1) for model in ("mbpa", "parametric")}
+    ranges = {model: max(scores) - min(scores) for model, scores in spread.items()}
+    words = f"range over the rates at 0.1: MbPA {ranges['mbpa']:.1f} points, parametric {ranges['parametric']:.1f}"
+    return HOLDS if ranges["mbpa"] < ranges["parametric"] / 2 else FAILS, words
+
+
+def _claims(data: str) -> tuple[Claim, ...]:
+    of, runs = f", {DATA_SETS[data]}", ((TABLE1, data),)
+    unbalanced = ((FIGURE5, data), (TABLE1, data))
+    return (
+        Claim(
+            f"Table 1{of}",
+            "MbPA is the best on new classes, at 0.1, 1 and 3 passes",
+            "ahead of each other model by more than the interval over the splits; in part: of some, at some",
+            runs,
+            _fast_on_new,
+            compares=True,
+            all_seeds=True,
+        ),
+        Claim(
+            f"Figure 4{of}",
+            "it «significantly outperforms both» the parametric model and the mixture",
+            "a larger area to 3 passes over all classes, by more than the interval",
+            runs,
+            _ahead_overall,
+            compares=True,
+            all_seeds=True,
+        ),
+        Claim(
+            f"Table 1{of}",
+            "on old classes it is ahead of the parametric model after 1 and 3 passes",
+            "ahead by more than the interval",
+            runs,
+            _keeps_old,
+            compares=True,
+            all_seeds=True,
+        ),
+        Claim(
+            f"Figure 4{of}",
+            "the mixture is a large improvement on the parametric model on new classes",
+            "ahead at 0.1, 1 and 3 passes",
+            runs,
+            _mixture_helps,
+            compares=True,
+            all_seeds=True,
+        ),
+        Claim(
+            f"Figure 5{of}",
+            "with unbalanced new classes MbPA is ahead of both baselines after 20 passes",
+            "ahead on new classes by more than the interval",
+            unbalanced,
+            _unbalanced,
+            compares=True,
+            all_seeds=True,
+        ),
+        Claim(
+            f"Figure 5{of}",
+            "the gap is wider than with balanced ones",
+            "at 3 passes, which both have",
+            unbalanced,
+            _wider_gap,
+            compares=True,
+            all_seeds=True,
+        ),
+        Claim(
+            f"Figure 5, right{of}",
+            "of a query that MbPA alone names rightly, accuracy goes from 25% to 75%",
+            "more of its neighbours are named rightly by the fitted layer than before",
+            ((FIGURE5, data),),
+            _example,
+        ),
+        Claim(
+            f"Figure 6, left{of}",
+            "accuracy on new classes saturates with the size of the memory (at a third of ImageNet)",
+            "from a quarter of the pictures on less than a quarter of what was gained before is added",
+            ((FIGURE6, f"{data}-memory"),),
+            lambda records: _saturates(records, 0.25),
+            all_seeds=True,
+        ),
+        Claim(
+            f"Figure 6, right{of}",
+            "MbPA learns almost as fast whatever the rate of the parametric model",
+            "its accuracy on new classes after 0.1 passes varies less than half as much",
+            ((FIGURE6, f"{data}-rate"),),
+            _insensitive,
+            all_seeds=True,
+        ),
+        Claim(
+            f"Figure 7{of}",
+            "more neighbours are better, saturating after about 50",
+            "from 50 on less than a quarter of what was gained before is added or lost",
+            ((FIGURE7, f"{data}-neighbours"),),
+            lambda records: _saturates(records, 50),
+            all_seeds=True,
+        ),
+    )
+
+
+CLAIMS = (*_claims("tiny-imagenet"), *_claims("omniglot"))
+
+
+def incremental_claims() -> report.Table:
+    """What the paper says of new classes, with our verdicts."""
+    return verdicts(CLAIMS, f"{PAPER} on classes that are new")

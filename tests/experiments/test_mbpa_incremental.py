@@ -1,0 +1,266 @@
+"""New classes beside old ones: what is learnt and held on the way, what the models answer, and the runs' records."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lib import ledger
+from lib.baselines.resnet import ResNet, ResNetConfig
+from lib.experiments import PROFILES, RunOptions, claims, mbpa_incremental, mbpa_sensitivity
+from lib.experiments import mbpa_incremental_tables as tables
+from lib.experiments.mbpa_incremental_configs import CONFIGS, UNBALANCED, in_profile
+from lib.experiments.mbpa_split import GROUPS, Answer, Split, measure, probabilities, worked_example
+from lib.methods.mbpa import adapted_by_loop
+from lib.tasks.incremental import PictureSet, split_classes
+
+CLASSES, EACH, WIDTH = 6, 20, 5
+ANSWERS = (
+    Answer("parametric"),
+    Answer("non-parametric", 4),
+    Answer("mixture", 3, share=0.3),
+    Answer("mbpa", 5, steps=2, rate=0.05),
+)
+
+
+@pytest.fixture
+def book(tmp_path, monkeypatch):
+    """A ledger of its own."""
+    monkeypatch.setenv("BOOK_RESULTS_DIR", str(tmp_path / "results"))
+    return tmp_path
+
+
+def make_split(scarce=1.0, number=1, **changes) -> Split:
+    """Features that were made up: noise around a point for each class."""
+    torch.manual_seed(7)
+    labels = torch.arange(CLASSES).repeat(EACH)
+    features = 2 * torch.randn(CLASSES, WIDTH)[labels] + torch.randn(len(labels), WIDTH)
+    at = torch.arange(len(labels))
+    parts = {"train": at[:72], "validation": at[72:96], "test": at[96:]}
+    images = torch.zeros(len(labels), 3, 2, 2, dtype=torch.uint8)
+    pictures = PictureSet(images, labels, parts, tuple("abcdef"), True, {})
+    old, new = split_classes(CLASSES, number)
+    network = ResNet(ResNetConfig(labels=len(old), widths=(WIDTH,), blocks=1))
+    config = replace(CONFIGS["tiny-imagenet"], batch_size=7, scarce=scarce, tested_on=100, **changes)
+    return Split(config, number, pictures, features, network, old, new)
+
+
+def test_the_last_layer_begins_with_what_is_known_of_old_classes_and_nothing_of_new_ones():
+    split = make_split()
+    head = split.head()
+    for row, label in enumerate(split.old):
+        assert torch.equal(head.weight[label], split.network.output.weight[row])
+        assert torch.equal(head.bias[label], split.network.output.bias[row])
+    assert not head.weight[split.new].any() and not head.bias[split.new].any()
+
+
+def test_each_pass_shows_every_picture_once_and_the_memory_holds_the_last_ones():
+    split = make_split()
+    shown = set(split.pictures.of("train").tolist())
+    for capacity in (1.0, 0.25):
+        for learnt in split.learn(1e-2, [1.0, 2.0], memory=capacity):
+            held = learnt.held[: len(learnt.memory)]
+            assert len(learnt.memory) == round(72 * capacity)
+            torch.testing.assert_close(learnt.memory.keys, split.features[held])
+            assert torch.equal(learnt.memory.values, split.pictures.labels[held])
+            assert len(set(held.tolist())) == len(held) and set(held.tolist()) <= shown
+    (early,) = split.learn(1e-2, [0.25])
+    assert len(early.memory) == 21, "after the minibatch, of 7, that reaches 18 of 72"
+
+
+def test_the_last_layer_learns_as_by_a_plain_loop_wherever_it_is_tested_on_the_way():
+    split = make_split()
+    *_, often = split.learn(3e-2, [0.1, 0.5, 1.0, 2.0])
+    (once,) = split.learn(3e-2, [2.0])
+    assert torch.equal(often.head.weight, once.head.weight)
+    # What was shown, in order: the memory of one pass, whose positions are in the order of writing.
+    head, order = split.head(), []
+    for upto in (1.0, 2.0):
+        *_, learnt = split.learn(3e-2, [upto])
+        order.append(learnt.held.clone())
+    optimizer = torch.optim.Adam(head.parameters(), lr=3e-2)
+    for of_pass in order:
+        for batch in of_pass.split(7):
+            optimizer.zero_grad()
+            F.cross_entropy(head(split.features[batch]), split.pictures.labels[batch]).backward()
+            optimizer.step()
+    torch.testing.assert_close(once.head.weight, head.weight)
+
+
+def test_a_tenth_of_the_pictures_of_half_the_new_classes():
+    split = make_split(scarce=0.25)
+    shown, train = split.pictures.labels[split.shown()], split.pictures.labels[split.pictures.of("train")]
+    assert len(split.scarce) == 1
+    for label in range(CLASSES):
+        there = int((train == label).sum())
+        assert int((shown == label).sum()) == (3 if label in split.scarce else there) and there == 12
+    groups = split.groups(torch.arange(CLASSES))
+    assert groups["new"].sum() == 3 and groups["old"].sum() == 3 and groups["scarce"].sum() == 1
+    assert (groups["new"] | ~groups["scarce"]).all(), "scarce classes are new ones"
+    assert len(make_split().scarce) == 0
+
+
+def test_what_the_four_models_answer():
+    split = make_split()
+    (learnt,) = split.learn(1e-2, [1.0])
+    queries = split.features[split.pictures.of("test")]
+    found = dict(zip([answer.model for answer in ANSWERS], probabilities(learnt, queries, ANSWERS), strict=True))
+    memory, head = learnt.memory, learnt.head
+    with torch.no_grad():
+        torch.testing.assert_close(found["parametric"], torch.softmax(head(queries), 1))
+    for k, model in ((4, "non-parametric"), (3, "mixture")):
+        for q, p in zip(queries, found[model], strict=True):
+            distances = ((memory.keys - q) ** 2).sum(1)
+            expected = torch.zeros(CLASSES)
+            nearest = distances.argsort()[:k]
+            closeness = 1 / (1e-3 + distances[nearest])
+            for at, weight in zip(nearest, closeness / closeness.sum(), strict=True):
+                expected[memory.values[at]] += weight
+            if model == "mixture":
+                expected = 0.3 * torch.softmax(head(q), 0).detach() + 0.7 * expected
+            torch.testing.assert_close(p, expected, atol=1e-4, rtol=1e-3)
+    fit = ANSWERS[3].fit
+    assert fit.optimizer == "rmsprop"
+    fitted = adapted_by_loop(head, queries, memory.context(queries, 5, fit.epsilon), fit).outputs
+    torch.testing.assert_close(found["mbpa"], torch.softmax(fitted, 1), atol=1e-4, rtol=1e-3)
+
+
+def test_accuracy_is_counted_by_group():
+    split = make_split()
+    (found,) = measure(split, 1e-2, [ANSWERS[0]], [0.5, 2.0], "test", 100)
+    learnt = list(split.learn(1e-2, [2.0]))[0]
+    positions = split.pictures.of("test")
+    right = learnt.head(split.features[positions]).argmax(1) == split.pictures.labels[positions]
+    of_new = torch.isin(split.pictures.labels[positions], split.new)
+    assert found["all"][1] == pytest.approx(right.float().mean().item())
+    assert found["new"][1] == pytest.approx(right[of_new].float().mean().item())
+    assert found["old"][1] == pytest.approx(right[~of_new].float().mean().item())
+    assert found["scarce"] == [None, None] and set(found) == set(GROUPS)
+
+
+def test_a_worked_example_is_one_that_mbpa_alone_names_rightly():
+    split = make_split()
+    answers = (*ANSWERS[:2], Answer("mixture", 3, share=0.9), Answer("mbpa", 5, steps=3, rate=0.3))
+    example = worked_example(split, 1e-3, answers, 0.3)
+    assert example is not None, "with so few updates the last layer is often wrong on new classes"
+    (learnt,) = split.learn(1e-3, [0.3])
+    query = split.features[example["picture"]].unsqueeze(0)
+    named = [p.argmax().item() for p in probabilities(learnt, query, answers)]
+    assert example["label"] in split.new.tolist() and split.pictures.labels[example["picture"]] == example["label"]
+    assert named[3] == example["label"] and example["label"] not in (named[0], named[2])
+    assert example["labels"] == split.pictures.labels[example["neighbours"]].tolist()
+    assert sum(example["weights"]) == pytest.approx(1, abs=1e-5)
+    keys, fit = split.features[example["neighbours"]], answers[3].fit
+    values = torch.tensor(example["labels"])
+    before = learnt.head(keys).argmax(1) == values
+    assert example["neighbours_right_before"] == pytest.approx(before.float().mean().item())
+    context = learnt.memory.context(query, fit.neighbours, fit.epsilon)
+    each = [
+        adapted_by_loop(learnt.head, key.unsqueeze(0), context, fit).outputs.argmax().item() == value
+        for key, value in zip(keys, example["labels"], strict=True)
+    ]
+    assert example["neighbours_right_after"] == pytest.approx(sum(each) / len(each))
+
+
+def test_the_area_is_the_mean_of_the_curve():
+    epochs, accuracy = [0.5, 1.0, 3.0], [0.2, 0.6, 0.8]
+    assert tables.area(epochs, accuracy, 0.5) == pytest.approx(0.2)
+    assert tables.area(epochs, accuracy, 1.0) == pytest.approx((0.5 * 0.2 + 0.5 * 0.4) / 1)
+    assert tables.area(epochs, accuracy, 3.0) == pytest.approx((0.5 * 0.2 + 0.5 * 0.4 + 2 * 0.7) / 3)
+    assert tables.area(epochs, [0.3] * 3, 3.0) == pytest.approx(0.3)
+
+
+def run(experiment, variant, book, seed=0):
+    return experiment.run(variant, "smoke", seed, RunOptions(device="cpu", progress=False, runs=book / "runs"))
+
+
+def test_a_run_is_recorded_and_later_runs_share_network_features_and_settings(book):
+    table1, _, figure5 = mbpa_incremental.EXPERIMENTS
+    record = run(table1, "tiny-imagenet", book)
+    assert record == ledger.find_record("mbpa.table1", "tiny-imagenet", "smoke", 0)
+    assert record.config == json.loads(json.dumps(table1.config("tiny-imagenet", "smoke")))
+    assert set(record.metrics["accuracy"]) == set(tables.MODELS)
+    for curves in record.metrics["accuracy"].values():
+        assert len(curves["all"]) == len(record.metrics["epochs"]) == 3
+    for model, tried in record.metrics["tuning"].items():
+        best = max(tried, key=lambda each: each["validation_accuracy"])
+        chosen = record.metrics["setting"]["rate" if model == "parametric" else model]
+        assert chosen == best["rate" if model == "parametric" else "setting"]
+    files = sorted((book / "runs").rglob("*.safetensors"))
+    before = [path.stat().st_mtime_ns for path in files]
+    assert len(files) == 4, "network and features of two splits"
+    unbalanced = run(figure5, "tiny-imagenet", book)
+    figure6, figure7 = mbpa_sensitivity.EXPERIMENTS
+    by_k = run(figure7, "tiny-imagenet-neighbours", book)
+    run(figure6, "tiny-imagenet-rate", book)
+    run(figure6, "tiny-imagenet-memory", book)
+    assert sorted((book / "runs").rglob("*.safetensors")) == files
+    assert [path.stat().st_mtime_ns for path in files] == before
+    assert unbalanced.metrics["setting"] == by_k.metrics["setting"] == record.metrics["setting"]
+    assert unbalanced.metrics["shown"] < record.metrics["shown"] and "example" in unbalanced.metrics
+    assert len(by_k.metrics["accuracy"]) == len(by_k.metrics["values"]) == 2
+    for table in (tables.table1, tables.figure4, tables.figure5, tables.figure6, tables.figure7):
+        assert all(cells == () or len(cells) == len(table().columns) for cells in (row.cells for row in table().rows))
+
+
+def test_settings_are_chosen_again_for_another_config(book):
+    options = RunOptions(device="cpu", progress=False, runs=book / "runs")
+    config = in_profile(CONFIGS["tiny-imagenet"], "smoke")
+    first = mbpa_incremental.chosen("tiny-imagenet", "smoke", config, options)
+    assert mbpa_incremental.chosen("tiny-imagenet", "smoke", config, options) == first
+    other = mbpa_incremental.chosen("tiny-imagenet", "smoke", replace(config, rates=(0.5,)), options)
+    assert other.rate == 0.5
+
+
+def test_every_variant_has_a_config_in_every_profile_and_finds_its_numbers():
+    for experiment in (*mbpa_incremental.EXPERIMENTS, *mbpa_sensitivity.EXPERIMENTS):
+        for variant in experiment.variants:
+            for profile in PROFILES:
+                json.dumps(experiment.config(variant, profile))
+    for configs in (CONFIGS, UNBALANCED):
+        for config in configs.values():
+            assert set(tables.EPOCHS) - {0.5} <= set(in_profile(config, "short").epochs), "the tables need them"
+
+
+def made_up_record(experiment, variant, seed, accuracy, epochs=(0.1, 1.0, 3.0), **metrics):
+    record = ledger.Record(
+        experiment=experiment,
+        variant=variant,
+        profile="paper",
+        seed=seed,
+        config={},
+        metrics={"epochs": list(epochs), "accuracy": accuracy, **metrics},
+        updates=1,
+        complete=True,
+        seconds=1.0,
+        machine={"name": "m"},
+        commit="c",
+        data={"name": "d", "sha256": "", "is_standin": False},
+    )
+    ledger.save_record(record)
+
+
+def test_the_table_and_the_verdicts_read_the_records(book):
+    level = {"mbpa": 0.6, "mixture": 0.5, "parametric": 0.4, "non-parametric": 0.3}
+    for seed in range(3):
+        accuracy = {m: dict.fromkeys(GROUPS, [a + seed / 100] * 3) for m, a in level.items()}
+        made_up_record("mbpa.table1", "tiny-imagenet", seed, accuracy)
+    rows = [row for row in tables.table1().rows if "Tiny" in row.source and row.label == "MbPA, new classes"]
+    assert rows[0].cells[0] == "61.0 ± 2.5" and rows[0].cells[0] == rows[0].cells[5]
+    verdicts = {row.label: row.cells[0] for row in tables.incremental_claims().rows}
+    assert verdicts["Table 1, Tiny ImageNet: MbPA is the best on new classes, at 0.1, 1 and 3 passes"] == claims.HOLDS
+    for seed in range(3):
+        accuracy = {m: dict.fromkeys(GROUPS, [1 - a + seed / 100] * 3) for m, a in level.items()}
+        made_up_record("mbpa.table1", "tiny-imagenet", seed, accuracy)
+    verdicts = {row.label: row.cells[0] for row in tables.incremental_claims().rows}
+    assert verdicts["Table 1, Tiny ImageNet: MbPA is the best on new classes, at 0.1, 1 and 3 passes"] == claims.FAILS
+
+
+@pytest.mark.parametrize(("scores", "verdict"), [([0.1, 0.5, 0.52], claims.HOLDS), ([0.1, 0.3, 0.5], claims.FAILS)])
+def test_saturation_is_judged_by_what_more_of_it_adds(book, scores, verdict):
+    of = [{"mbpa": dict.fromkeys(GROUPS, [score] * 3)} for score in scores]
+    made_up_record("mbpa.figure7", "omniglot-neighbours", 0, of, values=[1, 50, 200])
+    rows = {row.label: row.cells[0] for row in tables.incremental_claims().rows}
+    assert rows["Figure 7, Omniglot: more neighbours are better, saturating after about 50"] == verdict
