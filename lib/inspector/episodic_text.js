@@ -1,0 +1,128 @@
+// The viewer of an episodic memory of a text: at each of some places the words whose probability a fit changed, and the
+// steps of the past that it was fitted to (lib/inspector/episodic_text.py). All was recorded; nothing is computed here.
+
+import { clamp, darkTheme, fixed, mountEach, node, onTheme, range, renderer, span, sum, unpackArrays } from "./page.js";
+
+const percent = (value) => `${value > 0 && value < 0.00005 ? "< 0.01" : (100 * value).toFixed(2)} %`;
+
+/** A trace's arrays by name and index. Exported for the tests. */
+export function unpack(payload) {
+  const { arrays, shapes } = unpackArrays(payload);
+  const at = (name) => (...index) => arrays[name][index.reduce((flat, i, axis) => flat * shapes[name][axis] + i, 0)];
+  const get = Object.fromEntries(Object.keys(arrays).map((name) => [name, at(name)]));
+  const [Q, S, W] = shapes.shown, [, M, L] = shapes.before, text = (words) => words.filter((word) => word >= 0).map((word) => payload.names[word]).join(" ");
+  const p = (...index) => Math.exp(-get.surprise(...index));
+  return {
+    ...payload, ...get, p, Q, S, W, M, name: (token) => payload.names[token],
+    textBefore: (query) => text(range(shapes.seen[1]).map((i) => get.seen(query, i))),
+    contextBefore: (query, k) => text(range(L).map((i) => get.before(query, k, i))),
+    setting: (index) => ({ neighbours: payload.neighbours[Math.floor(index / payload.rates.length)], rate: payload.rates[index % payload.rates.length] }),
+    gain: (query, setting) => (get.surprise(query, setting, 0, 0) - get.surprise(query, setting, 1, 0)) / Math.LN2, // in bits
+  };
+}
+
+/** A place in words. Exported for the tests. */
+export function describe(trace, query, setting) {
+  const { neighbours, rate } = trace.setting(setting), before = trace.p(query, setting, 0, 0), after = trace.p(query, setting, 1, 0);
+  const seen = range(trace.M).filter((k) => trace.followed(query, k) === trace.truth(query) && trace.weights(query, Math.floor(setting / trace.rates.length), k) > 0).length;
+  return `Then came «${trace.name(trace.truth(query))}»: ${percent(before)} by the network alone, ${percent(after)} after the fit with K = ${neighbours}, α = ${rate}. ` +
+    `It followed ${seen} of the nearest neighbours below. θ has moved by ${fixed(trace.moved(query, setting), 3)}.`;
+}
+
+let mounted = 0; // makes ids unique on a page
+
+/** Show a trace in `el`. Options: query, setting, and onChange, which gets both. Returns { show, destroy }. */
+export function mount(el, payload, { query = 0, setting = 0, onChange = () => {} } = {}) {
+  const trace = unpack(payload), id = `et-${(mounted += 1)}`, state = { query, setting }, R = trace.rates.length;
+  const choice = (legend, values, now, pick) => {
+    const inputs = values.map((value, i) => node("input", { type: "radio", name: `${id}-${legend}`, value, onchange: () => show({ setting: pick(i) }) }));
+    return { inputs, now, row: node("fieldset", {}, node("legend", {}, legend), ...inputs.map((input, i) => node("label", {}, input, span(String(values[i]))))) };
+  };
+  const choices = [
+    choice("K", trace.neighbours, () => Math.floor(state.setting / R), (i) => i * R + (state.setting % R)),
+    choice("α", trace.rates, () => state.setting % R, (i) => Math.floor(state.setting / R) * R + i),
+  ];
+  const result = node("p", { class: "em-result", "aria-live": "polite" }), story = node("p", { class: "em-story", "aria-live": "polite" });
+  const places = node("div", { class: "et-places", role: "group", "aria-label": "Places of the text. Up and down move, Enter chooses one." });
+  const text = node("p", { class: "et-text" }), answers = node("ul", { class: "em-answers em-two" });
+  const memory = node("ol", { class: "et-memory" }), memoryTitle = node("p", { class: "em-label" });
+  const key = (kind, words) => span(node("i", { class: `em-sample em-sample-${kind}`, "aria-hidden": "true" }), words);
+  const root = node("div", { class: "episodic-memory episodic-text tex2jax_ignore mathjax_ignore", role: "group", tabindex: -1,
+    "aria-label": `Episodic memory of a text: ${trace.title}`, "data-lm-suppress-shortcuts": "true" },
+  node("p", { class: "em-title" }, trace.title), node("p", { class: "em-note" }, trace.note),
+  node("div", { class: "em-choice et-choice" }, ...choices.map(({ row }) => row)), result,
+  node("p", { class: "em-label em-first" }, "Choose a place. At the right: by how many bits the fit made what followed more probable, or less."), places,
+  text, story, node("div", { class: "em-cards" }, node("div", { class: "em-card et-words" },
+    node("p", { class: "em-label" }, "What followed, and the words whose probability changed most, ", key("before", "by the network alone"), key("now", "after the fit")), answers)),
+  memoryTitle, memory);
+  const bar = (kind, value) => node("span", { class: "em-track" }, node("span", { class: `em-fill em-fill-${kind}`, style: { width: `${100 * clamp(value, 0, 1)}%` } }));
+  const bits = (value) => `${value >= 0 ? "+" : ""}${fixed(value)}`;
+
+  const buttons = range(trace.Q).map((at) => node("button", { type: "button", class: "et-place", onclick: () => show({ query: at }) },
+    node("span", { class: "et-snippet" }, `… ${trace.textBefore(at).split(" ").slice(-5).join(" ")} `, node("b", {}, trace.name(trace.truth(at)))), node("span", { class: "et-gain" })));
+  places.append(...buttons);
+
+  function draw() {
+    const { query: at, setting: by } = state, gains = range(trace.Q).map((each) => trace.gain(each, by)), K = Math.floor(by / R);
+    Object.assign(root.dataset, { theme: darkTheme() ? "dark" : "light", query: at, setting: by });
+    for (const { inputs, now } of choices) inputs.forEach((input, i) => { input.checked = i === now(); });
+    result.textContent = `More probable after the fit: ${gains.filter((gain) => gain > 0).length} of the ${trace.Q} words that followed.`;
+    buttons.forEach((button, i) => {
+      button.tabIndex = i === at ? 0 : -1;
+      button.setAttribute("aria-pressed", String(i === at));
+      button.lastChild.textContent = bits(gains[i]);
+      button.classList.toggle("et-up", gains[i] > 0);
+    });
+    text.replaceChildren(node("small", {}, trace.why[at] ? `${trace.why[at]}; ${trace.held(at)} steps in memory` : `${trace.held(at)} steps in memory`), node("br"),
+      `… ${trace.textBefore(at)} `, node("b", {}, trace.name(trace.truth(at))));
+    story.textContent = describe(trace, at, by);
+    const words = range(trace.W).map((w) => ({ word: trace.shown(at, by, w), before: trace.p(at, by, 0, w), after: trace.p(at, by, 1, w) }));
+    const most = Math.max(...words.flatMap(({ before, after }) => [before, after]));
+    const [truth, ...changed] = words;
+    changed.sort((a, b) => Math.abs(b.after - b.before) - Math.abs(a.after - a.before));
+    answers.replaceChildren(...[truth, ...changed].map(({ word, before, after }, i) => node("li", { class: i === 0 ? "em-true" : "" },
+      node("span", { class: "em-name", title: trace.name(word) }, `${after > before ? "▲" : after < before ? "▼" : "="} ${trace.name(word)}${i === 0 ? " ◂" : ""}`),
+      node("span", { class: "em-bars" }, bar("before", before / most), bar("now", after / most)),
+      node("span", { class: "em-numbers" }, span(percent(before)), span(`→ ${percent(after)}`)))));
+    const shown = range(trace.M).filter((k) => trace.weights(at, K, k) > 0), total = sum(shown.map((k) => trace.weights(at, K, k)));
+    memoryTitle.textContent = `The ${shown.length} nearest of ${Math.min(trace.neighbours[K], trace.held(at))} neighbours, which have ${(100 * total).toFixed(0)} % of all the weight: ` +
+      "what had been read, in bold what followed, how many words ago that was, and the weight w.";
+    memory.replaceChildren(...shown.map((k) => node("li", { class: trace.followed(at, k) === trace.truth(at) ? "et-same" : "" },
+      node("span", {}, `… ${trace.contextBefore(at, k)} `, node("b", {}, trace.name(trace.followed(at, k)))),
+      node("span", { class: "et-numbers" }, `${trace.ago(at, k)} ago`), node("span", { class: "et-numbers" }, fixed(trace.weights(at, K, k), 3)))));
+  }
+
+  function show(part, tell = true) {
+    const before = { ...state }, next = { ...state, query: part.query ?? state.query, setting: part.setting ?? state.setting };
+    if (before.query === next.query && before.setting === next.setting) return;
+    Object.assign(state, next);
+    draw();
+    if (tell) onChange({ ...state });
+  }
+  root.addEventListener("keydown", (event) => {
+    const { target, key: pressed } = event, button = target.closest(".et-place");
+    const beside = { ArrowDown: button?.nextElementSibling, ArrowUp: button?.previousElementSibling }[pressed];
+    if (!beside || event.altKey || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    event.stopPropagation();
+    button.tabIndex = -1;
+    beside.tabIndex = 0;
+    beside.focus();
+  });
+
+  const forgetTheme = onTheme(draw);
+  el.replaceChildren(root);
+  draw();
+  return {
+    show: (part) => show(part, false),
+    destroy() {
+      forgetTheme();
+      root.remove();
+    },
+  };
+}
+
+/** Mount every viewer of a static page that is not mounted yet. */
+export const mountAll = () => mountEach("et", (place, { content, ...view }) => mount(place, content, view));
+
+export default { render: renderer(mount, "trace", ["query", "setting"]) };

@@ -1,0 +1,189 @@
+// A regression by hand: one query, its nearest samples, and what the network, attention and the fitted network answer
+// (lib/inspector/local_fit.py). `mount` puts it on a page; the default export does the same in a live notebook.
+
+import { clamp, darkTheme, fixed, mountEach, node, onTheme, range, renderer, shape, span, sum } from "./page.js";
+
+const WIDTH = 720, HEIGHT = 380, LEFT = 40, RIGHT = 712, TOP = 10, BOTTOM = 356, LONGEST = 50, STEP = 0.05;
+
+// ---- The fit ------------------------------------------------------------------------------------------------------
+
+/** C of a query: its nearest samples, the nearest first, with their weights. */
+export function contextOf([xs, ys], query, { neighbours, epsilon }) {
+  const found = xs.map((x, i) => ({ i, x, y: ys[i], distance: (x - query) ** 2 })).sort((a, b) => a.distance - b.distance).slice(0, neighbours);
+  const total = sum(found.map(({ distance }) => 1 / (epsilon + distance)));
+  return found.map((each) => ({ ...each, weight: 1 / (epsilon + each.distance) / total }));
+}
+
+/** What a network [w, b, v, [c]] says of x: v·tanh(w x + b) + c. */
+export const answer = ([w, b, v, [c]], x) => w.reduce((total, each, i) => total + v[i] * Math.tanh(each * x + b[i]), c);
+
+/** θ_x: the network after T steps of gradient descent on half of the weighted square errors, each pulled back by β. */
+export function fitted(theta, context, { steps, rate, prior }) {
+  let own = theta;
+  for (let step = 0; step < steps; step++) {
+    const [w, b, v] = own, gradient = own.map((part) => part.map(() => 0));
+    for (const { x, y, weight } of context) {
+      const hidden = w.map((each, i) => Math.tanh(each * x + b[i])), error = weight * (answer(own, x) - y);
+      hidden.forEach((h, i) => {
+        const inner = error * v[i] * (1 - h * h);
+        gradient[0][i] += inner * x;
+        gradient[1][i] += inner;
+        gradient[2][i] += error * h;
+      });
+      gradient[3][0] += error;
+    }
+    own = own.map((part, p) => part.map((value, i) => value - rate * gradient[p][i] - prior * (value - theta[p][i])));
+  }
+  return own;
+}
+
+/** All that is said of one query. */
+export function answers({ network, memory }, query, settings) {
+  const context = contextOf(memory, query, settings), own = fitted(network, context, settings);
+  const moved = Math.hypot(...own.flatMap((part, p) => part.map((value, i) => value - network[p][i])));
+  return { context, own, moved, network: answer(network, query), attention: sum(context.map(({ weight, y }) => weight * y)), fitted: answer(own, query) };
+}
+
+// ---- The page -----------------------------------------------------------------------------------------------------
+
+const WAYS = { network: "the network as trained", attention: "attention", fitted: "the network fitted to this query" };
+let mounted = 0; // makes ids unique on a page
+
+/** Show `content`, regressions by name, in `el`. Options: variant, query, settings, and onChange, which gets these.
+    Returns { show, destroy }. */
+export function mount(el, content, { onChange = () => {}, ...view } = {}) {
+  const names = Object.keys(content), id = `lf-${(mounted += 1)}`;
+  const start = { variant: names[0], query: 0, settings: content[names[0]].settings, ...view };
+  let state = start, everywhere = null;
+  const all = Object.values(content).flatMap(({ memory, truth }) => [...memory[1], ...truth[1]]);
+  const [xs] = content[names[0]].truth, edge = Math.max(...xs.map(Math.abs)), low = Math.min(...all) - 0.5, high = Math.max(...all) + 0.5;
+  const px = (x) => LEFT + ((RIGHT - LEFT) * (x + edge)) / (2 * edge), py = (y) => BOTTOM - ((BOTTOM - TOP) * (clamp(y, low - 9, high + 9) - low)) / (high - low);
+  const grid = range(121).map((i) => edge * (i / 60 - 1));
+
+  const slider = (name, label, attributes, read) => {
+    const input = node("input", { type: "range", id: `${id}-${name}`, ...attributes, oninput: () => change(read(Number(input.value))) });
+    const value = node("output", { for: `${id}-${name}` });
+    return { input, value, row: node("div", { class: "em-setting" }, node("label", { for: `${id}-${name}` }, label), value, input) };
+  };
+  const setting = (name, value) => ({ settings: { ...state.settings, [name]: value } });
+  const sliders = {
+    query: slider("x", "The query, x", { min: -edge, max: edge, step: STEP }, (query) => ({ query })),
+    neighbours: slider("k", "K, neighbours", { min: 1, max: content[names[0]].memory[0].length, step: 1 }, (k) => setting("neighbours", k)),
+    steps: slider("t", "T, steps", { min: 0, max: LONGEST, step: 1 }, (steps) => setting("steps", steps)),
+    rate: slider("a", "α, rate", { min: -3, max: 0, step: 0.05 }, (power) => setting("rate", Number((10 ** power).toPrecision(2)))),
+    prior: slider("b", "β, pull back to θ", { min: 0, max: 1, step: 0.05 }, (prior) => setting("prior", prior)),
+  };
+  const shownAt = { query: () => state.query, rate: () => Math.log10(Math.max(state.settings.rate, 1e-9)) };
+  const radios = names.map((variant) => {
+    const input = node("input", { type: "radio", name: `${id}-variant`, value: variant, onchange: () => change({ variant }) });
+    return { input, row: node("label", {}, input, span(variant)) };
+  });
+  const whole = node("input", { type: "checkbox", onchange: () => draw() });
+  const reset = node("button", { type: "button", class: "em-plain", onclick: () => { whole.checked = false; change(start); } }, "All as at the start");
+
+  const axes = shape("g"), curves = shape("g"), samples = shape("g"), marks = shape("g");
+  const line = shape("path", { class: "lf-query-line" });
+  const handle = shape("g", { class: "lf-handle", tabindex: 0, role: "slider", "aria-label": "The query, to be dragged", "aria-valuemin": -edge, "aria-valuemax": edge },
+    shape("circle", { class: "lf-grip", r: 26 }), shape("circle", { class: "lf-ring", r: 14 }), shape("path", { class: "lf-query", d: "M0-10L9 8H-9z" }));
+  const plane = shape("svg", { class: "lf-plane", viewBox: `0 0 ${WIDTH} ${HEIGHT}` }, axes, curves, samples, line, marks, handle);
+  const story = node("p", { class: "em-story", "aria-live": "polite" });
+  const key = (kind, text) => span(node("i", { class: `em-sample lf-sample-${kind}`, "aria-hidden": "true" }), text);
+  const root = node("div", { class: "episodic-memory local-fit tex2jax_ignore mathjax_ignore", role: "group", tabindex: -1, "aria-label": "A regression by hand",
+    "data-lm-suppress-shortcuts": "true" },
+  node("div", { class: "em-choice" }, node("fieldset", {}, node("legend", {}, "The function has"), ...radios.map(({ row }) => row)), reset),
+  node("div", { class: "em-settings" }, ...Object.values(sliders).map(({ row }) => row)),
+  node("figure", {}, plane, node("figcaption", { class: "em-keys" }, key("truth", "the function now"), key("network", WAYS.network), key("fitted", `${WAYS.fitted}, everywhere`),
+    key("attention", "attention: a constant, here over its neighbours"), span("● in memory: the larger, the more weight"), span("▲ the query: drag it"))),
+  node("fieldset", {}, node("label", {}, whole, span("Also draw what attention (dots) and MbPA (a thin line) answer at every query"))), story);
+  el.replaceChildren(root);
+
+  const path = (kind, points) => shape("path", { class: `lf-line lf-line-${kind}`, d: `M${points.map(([x, y]) => `${px(x).toFixed(1)} ${py(y).toFixed(1)}`).join("L")}` });
+  const mark = (kind, value) => shape("circle", { class: `lf-mark lf-mark-${kind}`, cx: px(state.query), cy: py(value), r: 6 });
+
+  function drawPlane(found) {
+    const { memory, truth, network } = content[state.variant], weights = new Map(found.context.map(({ i, weight }) => [i, weight]));
+    const within = found.context.map(({ x }) => x), ticks = range(Math.floor(high) - Math.ceil(low) + 1).map((i) => Math.ceil(low) + i);
+    axes.replaceChildren(...ticks.map((y) => shape("path", { class: "em-grid", d: `M${LEFT} ${py(y)}H${RIGHT}` })), ...ticks.map((y) => shape("text", { x: LEFT - 6, y: py(y) + 4, "text-anchor": "end" }, fixed(y, 0))),
+      ...range(2 * Math.floor(edge) + 1).map((i) => i - Math.floor(edge)).map((x) => shape("text", { x: px(x), y: HEIGHT - 6, "text-anchor": "middle" }, fixed(x, 0))));
+    if (whole.checked) everywhere ??= grid.map((x) => answers(content[state.variant], x, state.settings));
+    curves.replaceChildren(path("truth", truth[0].map((x, i) => [x, truth[1][i]])), path("network", grid.map((x) => [x, answer(network, x)])),
+      ...(whole.checked ? [path("all", grid.map((x, i) => [x, everywhere[i].fitted])), path("votes", grid.map((x, i) => [x, everywhere[i].attention]))] : []),
+      path("fitted", grid.map((x) => [x, answer(found.own, x)])),
+      path("attention", [Math.min(...within, state.query), Math.max(...within, state.query)].map((x) => [x, found.attention])));
+    samples.replaceChildren(...memory[0].map((x, i) => shape("circle", { class: weights.has(i) ? "lf-used" : "lf-held", cx: px(x), cy: py(memory[1][i]),
+      r: weights.has(i) ? (4 + 10 * Math.sqrt(weights.get(i))).toFixed(2) : 3.5 })));
+    line.setAttribute("d", `M${px(state.query)} ${TOP}V${BOTTOM}`);
+    marks.replaceChildren(...Object.keys(WAYS).map((way) => mark(way, found[way])));
+    handle.setAttribute("transform", `translate(${px(state.query)} ${BOTTOM - 4})`);
+  }
+
+  function draw() {
+    const found = answers(content[state.variant], state.query, state.settings), { truth } = content[state.variant];
+    const nearest = truth[0].reduce((best, x, i) => (Math.abs(x - state.query) < Math.abs(truth[0][best] - state.query) ? i : best), 0);
+    Object.assign(root.dataset, { theme: darkTheme() ? "dark" : "light", query: fixed(state.query, 2) });
+    for (const [name, { input, value }] of Object.entries(sliders)) {
+      const wanted = shownAt[name]?.() ?? state.settings[name], text = name === "query" ? fixed(state.query, 2) : String(state.settings[name]);
+      if (Math.abs(Number(input.value) - wanted) > 0.02) input.value = wanted;
+      input.setAttribute("aria-valuetext", text);
+      value.textContent = text;
+    }
+    for (const { input } of radios) input.checked = input.value === state.variant;
+    drawPlane(found);
+    const words = `x = ${fixed(state.query)}: the function is ${fixed(truth[1][nearest])} there. The network says ${fixed(found.network)}, attention ${fixed(found.attention)}, ` +
+      `the fitted network ${fixed(found.fitted)}. The nearest of ${found.context.length} ${found.context.length === 1 ? "sample" : "samples"} has weight ${fixed(found.context[0].weight)}; θ has moved by ${fixed(found.moved, 3)}.`;
+    handle.setAttribute("aria-valuenow", state.query);
+    handle.setAttribute("aria-valuetext", `x = ${fixed(state.query)}, fitted ${fixed(found.fitted)}, attention ${fixed(found.attention)}, network ${fixed(found.network)}`);
+    if (story.textContent !== words) story.textContent = words;
+  }
+
+  function show(part, tell = true) {
+    const before = state;
+    state = { ...state, ...part };
+    if (JSON.stringify(before) === JSON.stringify(state)) return draw();
+    if (before.settings !== state.settings || before.variant !== state.variant) everywhere = null;
+    draw();
+    if (tell) onChange(state);
+  }
+  const change = (part) => show(part);
+  const move = (x) => change({ query: clamp(Math.round(x / STEP) * STEP, -edge, edge) });
+
+  // ---- Pointer and keys -----------------------------------------------------------------------------------------
+  const drag = (event) => {
+    const box = plane.getBoundingClientRect(), at = ((event.clientX - box.left) * WIDTH) / box.width;
+    move(((at - LEFT) / (RIGHT - LEFT)) * 2 * edge - edge);
+  };
+  handle.addEventListener("pointerdown", (event) => {
+    handle.setPointerCapture(event.pointerId);
+    story.setAttribute("aria-live", "off"); // not a word for every pixel
+  });
+  handle.addEventListener("pointermove", (event) => { if (handle.hasPointerCapture(event.pointerId)) drag(event); });
+  handle.addEventListener("lostpointercapture", () => {
+    story.setAttribute("aria-live", "polite");
+    story.textContent = "";
+    draw();
+  });
+  plane.addEventListener("click", (event) => { if (!handle.contains(event.target)) drag(event); });
+  handle.addEventListener("keydown", (event) => {
+    const by = event.shiftKey ? STEP : 4 * STEP;
+    const to = { ArrowLeft: state.query - by, ArrowDown: state.query - by, ArrowRight: state.query + by, ArrowUp: state.query + by, Home: -edge, End: edge }[event.key];
+    if (to === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    event.stopPropagation();
+    move(to);
+  });
+
+  const forgetTheme = onTheme(draw);
+  draw();
+  return {
+    show: (part) => show(part, false),
+    destroy() {
+      forgetTheme();
+      root.remove();
+    },
+  };
+}
+
+/** Mount every widget of a static page that is not mounted yet. */
+export const mountAll = () => mountEach("lf", (place, { content, ...view }) => mount(place, content, view));
+
+export default { render: renderer(mount, "content", ["variant", "query", "settings"]) };
