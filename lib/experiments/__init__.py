@@ -9,8 +9,10 @@ from lib.experiments import (
     lmn_table1,
     mann,
     mann_regression,
+    mbpa_incremental,
     mbpa_language,
     mbpa_permuted,
+    mbpa_sensitivity,
     mbpa_toy,
 )
 from lib.experiments.base import PROFILES, Experiment, RunOptions
@@ -26,6 +28,8 @@ MODULES = (
     lmn_language,
     mbpa_toy,
     mbpa_permuted,
+    mbpa_incremental,
+    mbpa_sensitivity,
     mbpa_language,
 )
 EXPERIMENTS: dict[str, Experiment] = {

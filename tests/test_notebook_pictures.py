@@ -1,0 +1,89 @@
+"""The worked example of figure 5, as the page shows it."""
+
+import matplotlib.pyplot as plt
+import pytest
+
+from lib import ledger, notebook_pictures
+from lib.config import to_dict
+from lib.experiments import mbpa_incremental_tables as tables
+from lib.experiments.mbpa_incremental_configs import UNBALANCED, in_profile
+from lib.experiments.mbpa_split import GROUPS
+from lib.tasks.incremental import picture_set
+
+
+@pytest.fixture
+def example(tmp_path, monkeypatch):
+    """A record of the stand-in's pictures, said to be of the paper profile."""
+    monkeypatch.setenv("BOOK_RESULTS_DIR", str(tmp_path))
+    config = in_profile(UNBALANCED["tiny-imagenet"], "smoke")
+    pictures = picture_set(config.pictures, config.size, config.held_out)
+    p = dict.fromkeys(tables.MODELS, [0.1, 0.6, 0.3]) | {"mbpa": [0.1, 0.2, 0.7]}
+    found = {
+        "picture": 3,
+        "label": 9,
+        "epoch": 20.0,
+        "neighbours": [5, 6, 7, 8],
+        "labels": [2, 4, 9, 9],
+        "weights": [0.25] * 4,
+        "classes": [2, 4, 9],
+        "probabilities": p,
+        "neighbours_right_before": 0.25,
+        "neighbours_right_after": 0.75,
+        "moved": 1.0,
+    }
+    record = ledger.Record(
+        experiment=tables.FIGURE5,
+        variant="tiny-imagenet",
+        profile="paper",
+        seed=2,
+        config=to_dict(config),
+        metrics={
+            "epochs": [20.0],
+            "accuracy": dict.fromkeys(tables.MODELS, dict.fromkeys(GROUPS, [0.5])),
+            "example": found,
+        },
+        updates=1,
+        complete=True,
+        seconds=1.0,
+        machine={"name": "m"},
+        commit="c",
+        data={**pictures.data, "is_standin": False},
+    )
+    ledger.save_record(record)
+    return record, pictures
+
+
+def test_the_example_is_drawn_with_its_neighbours_and_told_in_words(example, monkeypatch, capsys):
+    record, pictures = example
+    drawn = []
+    monkeypatch.setattr(plt, "show", lambda: drawn.append(plt.gcf()))
+    notebook_pictures.show_example("tiny-imagenet", "omniglot")
+    titles = [axes.get_title() for axes in drawn[0].axes if axes.get_title()]
+    assert titles == ["the query: K"] + [pictures.class_names[label] for label in (2, 4, 9, 9)]
+    told = capsys.readouterr().out
+    assert "«K»" in told and "Omniglot: not run" in told
+    assert "MbPA            gives it  70%" in told and "most, 70%, to «K»" in told
+    assert "Parametric      gives it  30%" in told and "most, 60%, to «E»" in told
+    assert "of its 4 neighbours, of 3 classes, the layer names 25% rightly before the fit and 75% after it" in told
+    plt.close("all")
+
+
+def test_without_the_pictures_the_numbers_are_told_alone(example, monkeypatch, capsys):
+    other = picture_set("stand-in", 16, 0.2)
+    other.data["sha256"] = "another"
+    monkeypatch.setattr(notebook_pictures, "picture_set", lambda *_: other)
+    notebook_pictures.show_example("tiny-imagenet")
+    told = capsys.readouterr().out
+    assert "not at hand" in told and "«class 9»" in told
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Greek/character03", "Greek 03"),
+        ("television, television system", "television"),
+        ("a name that is much too long for it", "a name that is mu…"),
+    ],
+)
+def test_names_are_short(name, expected):
+    assert notebook_pictures.short(name) == expected
