@@ -82,7 +82,9 @@ class DynamicEvaluation:
     def _begin(self) -> Learning:
         own = copy.deepcopy(self.network).requires_grad_(True).eval()
         kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[self.config.optimizer]
-        optimizer = kind(own.parameters(), lr=self.config.rate)
+        # In one pass over the weights: with three million of them a window takes two thirds of the time on a CPU.
+        fused = all(weight.device.type == "cpu" for weight in own.parameters())
+        optimizer = kind(own.parameters(), lr=self.config.rate, fused=fused or None)
         if self.optimizer_state is not None:
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": self.optimizer_state["state"], "param_groups": groups})
