@@ -8,7 +8,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,8 @@ class Bench:
     comparisons: tuple[Comparison, ...]
     scalings: tuple[Scaling, ...]
     format: int = FORMAT
+    found: dict[str, float] = field(default_factory=dict)
+    """What was measured besides times, such as how far the results of two ways differ."""
 
 
 @dataclass(frozen=True)

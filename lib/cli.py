@@ -14,6 +14,7 @@ from lib.bench import bench_method, describe
 from lib.bench import save as save_bench
 from lib.bench_gpu import bench_method_on_gpu
 from lib.bench_lmn import bench_lmn
+from lib.bench_mbpa import bench_mbpa, goals
 from lib.data.store import DataError
 from lib.experiments import EXPERIMENTS, PROFILES, RunOptions, find_experiment
 from lib.ledger import LedgerError
@@ -222,6 +223,7 @@ def bench(
     threads: int | None = None,
     repetitions: int = 10,
     compile: bool = True,
+    whole: bool = False,
     save: bool = False,
 ) -> None:
     """Ratios of two ways of doing the same thing, measured side by side in one run.
@@ -232,18 +234,23 @@ def bench(
         threads: of PyTorch on the CPU.
         repetitions: of each way; the median is shown.
         compile: also the compiled training step, which takes a minute or two to compile.
+        whole: of mbpa, time every word of a text as long as Penn Treebank's test text, in place of a part of it.
         save: keep the measurement in data/bench, for the book to show.
     """
-    if method not in (*BENCHED, "lmn"):
-        raise ValueError(f"there is no benchmark of {method!r}; known: {', '.join(BENCHED)}, lmn")
+    if method not in (*BENCHED, "lmn", "mbpa"):
+        raise ValueError(f"there is no benchmark of {method!r}; known: {', '.join(BENCHED)}, lmn, mbpa")
     if threads is not None:
         torch.set_num_threads(threads)
     if method == "lmn":
         found = bench_lmn(pick_device(device), repetitions)
+    elif method == "mbpa":
+        found = bench_mbpa(pick_device(device), repetitions, whole)
     else:
         found = bench_method(method, pick_device(device), repetitions, compile)
     print(describe(found))
-    if method != "lmn" and found.machine["device"] == "cuda":
+    if method == "mbpa":
+        print(goals(found))
+    if method in BENCHED and found.machine["device"] == "cuda":
         print(bench_method_on_gpu(method, pick_device(device), repetitions, compile))
     if save:
         print(f"kept in {save_bench(found)}")

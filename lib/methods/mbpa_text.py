@@ -32,7 +32,7 @@ from lib.methods.mbpa import Adapted, MbPAConfig, fitter
 
 TINY = 1e-30
 BLOCK = 256  # queries whose past is one stretch
-COLUMNS = 250  # words whose p of the past is read together: 5 MB at N = 5000
+COLUMNS = 128  # words whose p of the past is read together: 2.6 MB at N = 5000
 AT_ONCE = 2**24  # numbers of the neighbours' keys that are held at once: 64 MB
 
 
@@ -243,7 +243,7 @@ class _KnownP:
         """Of some steps, from `first` on; the oldest are forgotten."""
         rows = torch.arange(first, first + len(p), device=p.device) % self.room
         for columns, part in zip(self.columns, p.split(COLUMNS, dim=1), strict=True):
-            columns[rows] = part
+            columns.index_copy_(0, rows, part)
 
     def sums(self, steps: Int[Tensor, "time k"], weights: Float[Tensor, "time k"]) -> Float[Tensor, "time words"]:
         """Of each row, what its steps' p sum up to with these weights."""
