@@ -27,7 +27,7 @@ from lib.baselines.language import LanguageModel
 from lib.baselines.neural_cache import cache_at
 from lib.config import to_dict
 from lib.methods.mbpa import MbPAConfig
-from lib.methods.mbpa_likely import fitted_at
+from lib.methods.mbpa_likely import fitted_at, log_totals
 from lib.training.checkpoint import load_extra, save_checkpoint
 
 PIECE = 1_000  # words whose log-likelihoods are kept in one file
@@ -55,7 +55,7 @@ class SweepConfig:
     """β other than 0, tried with the N and K that are best at 0 (paper: tuned, values not given)."""
     sharpnesses: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5)
     """θ of the cache (paper: silent)."""
-    wider_neighbours: tuple[int, ...] = (64,)
+    wider_neighbours: tuple[int, ...] = (16, 64)
     """K beyond the paper's grid, for rows of their own."""
     wider_rates: tuple[float, ...] = (2.0,)
     """α beyond the paper's grid."""
@@ -93,6 +93,8 @@ class Words:
     """Of all steps of the text."""
     words: Int[Tensor, " time"]
     """What followed each step."""
+    log_total: Float[Tensor, " time"]
+    """What `log_totals` gives."""
     at: Int[Tensor, " scored"]
     """The steps that are scored."""
     likely: int
@@ -120,7 +122,9 @@ class Words:
                 pieces.append(hidden[0])
         at = torch.arange(every // 2, len(tokens) - 1, every, device=tokens.device)
         identity = identity | {"weights": weights_digest(model), "every": every, "likely": likely}
-        return cls(model.softmax, torch.cat(pieces), tokens[1:], at, likely, folder, identity, progress)
+        hidden = torch.cat(pieces)
+        totals = log_totals(model.softmax, hidden)
+        return cls(model.softmax, hidden, tokens[1:], totals, at, likely, folder, identity, progress)
 
     @torch.no_grad()
     def network(self) -> Float[Tensor, " scored"]:
@@ -144,7 +148,8 @@ class Words:
             pieces = tqdm(pieces, desc=f"N {size}, K {neighbours}, β {prior:g}", leave=False, dynamic_ncols=True)
 
         def found(at: Tensor) -> Tensor:
-            return fitted_at(self.output, self.hidden, self.words, at, size, fit, rates, steps, self.likely)
+            settings = (size, fit, rates, steps, self.likely)
+            return fitted_at(self.output, self.hidden, self.words, at, *settings, self.log_total)
 
         what = {"size": size, "fit": to_dict(fit), "rates": list(rates), "steps": list(steps)}
         return torch.cat(

@@ -35,20 +35,21 @@ def fitted_at(
     rates: Sequence[float],
     steps: Sequence[int],
     likely: int,
+    log_total: Float[Tensor, " time"] | None = None,
 ) -> Float[Tensor, "queries rates steps"]:
     """Log-likelihood of words[at], in nats, by the softmax layer fitted to the likest of the `size` steps before each.
 
     hidden: of one text, what its softmax layer takes at each step; words: what followed each step; at: rising. fit: K,
     β and ε of the fit by gradient descent; rates and (rising) steps stand in place of its own. likely: how many words
-    move. Raises ValueError if these are fewer than the neighbours, whose words all have to, or if `fit` is no gradient
-    descent.
+    move; log_total: what `log_totals` gives, where it is known. Raises ValueError if the likely words are fewer than
+    the neighbours, whose words all have to move, or if `fit` is no gradient descent.
     """
     likely = min(likely, output.out_features)
     if likely < min(fit.neighbours, output.out_features):
         raise ValueError(f"the words of {fit.neighbours} neighbours cannot all be among {likely} likely ones")
     if fit.optimizer != "sgd":
         raise ValueError(f"this form is of gradient descent (sgd), not {fit.optimizer}")
-    log_total = torch.cat([output(some).logsumexp(1) for some in hidden.split(1024)])
+    log_total = log_totals(output, hidden) if log_total is None else log_total
     found = []
     for some in at.split(TOGETHER):
         positions, weights = neighbours_at(hidden, some, size, fit)
@@ -62,6 +63,12 @@ def fitted_at(
                 )
             )  # fmt: skip
     return torch.cat(found)
+
+
+@torch.no_grad()
+def log_totals(output: nn.Linear, hidden: Float[Tensor, "time width"]) -> Float[Tensor, " time"]:
+    """log Σ_w exp of the logits at each step."""
+    return torch.cat([output(some).logsumexp(1) for some in hidden.split(1024)])
 
 
 def neighbours_at(
