@@ -1,4 +1,5 @@
-"""Text to model word by word: WikiText-2, Penn Treebank, text8 (Shankar & Sarawagi 2018, table 5).
+"""Text to model word by word: WikiText-2, Penn Treebank, text8 (Shankar & Sarawagi 2018, table 5; Sprechmann et al.
+2018, table 2).
 
 `load_corpus` looks for the files in `BOOK_DATA_DIR`, then in the cache. Where there is no text8, a sample of Wikipedia
 in its form stands in for it, where there is nothing at all, made-up text; both are announced.
@@ -213,11 +214,14 @@ FORMS = {
         ),
     ),
     "ptb": (
-        Form(
-            "official",
-            "Not in the paper: a third text.",
-            ("ptb/ptb.train.txt.gz", "ptb/ptb.valid.txt.gz", "ptb/ptb.test.txt.gz"),
-            read_line_by_line,
+        *(
+            Form(
+                "official",
+                "The paper's data.",
+                (f"ptb/ptb.train.txt{packed}", f"ptb/ptb.valid.txt{packed}", f"ptb/ptb.test.txt{packed}"),
+                read_line_by_line,
+            )
+            for packed in (".gz", "")
         ),
     ),
     "text8": (
