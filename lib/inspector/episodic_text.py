@@ -34,7 +34,7 @@ STYLE = Path(__file__).parent / "episodic.css"
 STORED = {
     "seen": "int32",  # (Q, SEEN): the words before, -1 where the text begins
     "truth": "int32",  # (Q,): the word that followed
-    "shown": "int32",  # (Q, S, SHOWN): words, what came true first, then those that gained or lost most
+    "shown": "int32",  # (Q, S, SHOWN): words, what came true first, then those that changed most
     "surprise": "int32",  # (Q, S, 2, SHOWN): -log of their probabilities before and after the fit
     "moved": "int32",  # (Q, S): ‖θ_x - θ‖
     "held": "int32",  # (Q,): steps in memory
@@ -203,11 +203,10 @@ def text_trace(
 
 
 def _most_changed(change: Tensor, truth: int) -> Tensor:
-    """What came true, then the words that gained most and those that lost most."""
-    change = change.clone()
-    change[truth] = 0
-    gained, lost = change.topk(SHOWN // 2).indices, (-change).topk(SHOWN - 1 - SHOWN // 2).indices
-    return torch.cat([torch.tensor([truth], device=change.device), gained, lost])
+    """What came true, then the other words whose probability changed most, up or down."""
+    size = change.abs()
+    size[truth] = torch.inf
+    return size.topk(SHOWN).indices
 
 
 def _padded(values: Tensor, missing: int, by: float) -> Tensor:

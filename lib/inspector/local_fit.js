@@ -92,7 +92,7 @@ export function mount(el, content, { onChange = () => {}, ...view } = {}) {
     "data-lm-suppress-shortcuts": "true" },
   node("div", { class: "em-choice" }, node("fieldset", {}, node("legend", {}, "The function has"), ...radios.map(({ row }) => row)), reset),
   node("div", { class: "em-settings" }, ...Object.values(sliders).map(({ row }) => row)),
-  node("figure", {}, plane, node("figcaption", { class: "em-keys" }, key("truth", "the function now"), key("network", WAYS.network), key("fitted", `${WAYS.fitted}, everywhere`),
+  node("div", {}, plane, node("p", { class: "em-keys" }, key("truth", "the function now"), key("network", WAYS.network), key("fitted", `${WAYS.fitted}, everywhere`),
     key("attention", "attention: a constant, here over its neighbours"), span("● in memory: the larger, the more weight"), span("▲ the query: drag it"))),
   node("fieldset", {}, node("label", {}, whole, span("Also draw what attention (dots) and MbPA (a thin line) answer at every query"))), story);
   el.replaceChildren(root);
