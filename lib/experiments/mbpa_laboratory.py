@@ -216,7 +216,7 @@ def language_model_of_table2(
     profile: str, seed: int, options: RunOptions
 ) -> tuple[LanguageModel, Int[Tensor, " words"], tuple[str, ...]]:
     """The LSTM of `mbpa.table2` for WikiText-2, trained if it is not yet, with what `small_language_model` gives."""
-    run = mbpa_language.pretraining("wikitext-2", profile, seed, options)
+    run = mbpa_language.pretraining("wikitext-2", profile, seed, replace(options, unroll="plain"))
     folder = run.in_progress.parent
     train(run.learner, run.task, run.config.training, folder=folder, identity=run.identity, **run.training_options())
     return run.learner.eval(), run.task.validation.tokens, load_corpus("wikitext-2", run.config.source).words

@@ -9,6 +9,7 @@ import torch
 from lib import ledger
 from lib.data import load_characters
 from lib.data.text import load_corpus, make_text
+from lib.experiments import RunOptions
 from lib.experiments import mbpa_laboratory as laboratory
 from lib.inspector.episodic import EpisodicTrace
 from lib.inspector.episodic_text import TextTrace
@@ -69,6 +70,19 @@ def test_a_text_is_read_and_asked_at_even_places_and_at_the_ends():
     assert (trace.arrays["held"] == 150).all() and trace.note.startswith("made up. Over all 199 words from word 201 on")
     known = np.concatenate([trace.arrays[name].flatten() for name in ("seen", "truth", "shown", "before", "followed")])
     assert set(trace.names) == set(known.tolist()) - {-1}
+
+
+def test_the_language_model_of_table_2_is_trained_once(tmp_path):
+    options = RunOptions(device="cpu", runs=tmp_path, progress=False)
+    model, tokens, names = laboratory.language_model_of_table2("smoke", 0, options)
+    again, _, _ = laboratory.language_model_of_table2("smoke", 0, options)
+    assert len(names) == model.config.words > tokens.max() and not model.training
+    assert [path.parent.name for path in tmp_path.rglob("checkpoint.safetensors")] == ["wikitext-2-lstm-smoke-0"]
+    for one, other in zip(model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+    config = replace(laboratory.TextConfig(), read=200, memory=50, neighbours=(4, 16))
+    trace = laboratory.language_trace(model, tokens, names, config, "made up.")
+    assert trace.names[int(trace.arrays["truth"][0])] == names[int(tokens[101])]
 
 
 def test_the_toy_is_that_of_the_records():
