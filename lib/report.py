@@ -209,6 +209,9 @@ def describe_record(record: Record) -> str:
         shown = "test accuracy: " + ", ".join(f"{kind} {accuracy:.1%}" for kind, accuracy in named)
     elif "accuracy" not in record.metrics:
         shown = "recorded"
+    elif isinstance(record.metrics["accuracy"], dict):
+        last = ((model, curves["all"][-1]) for model, curves in record.metrics["accuracy"].items())
+        shown = "test accuracy at the end: " + ", ".join(f"{model} {accuracy:.1%}" for model, accuracy in last)
     else:
         shown = "test accuracy by instance: " + ", ".join(
             f"{ordinal(k)} {a:.1%}"

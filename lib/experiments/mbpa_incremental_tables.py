@@ -126,7 +126,7 @@ def _changed(experiment: str, what: str, label: Callable[[float], str], models: 
         epochs, note = records[0].metrics["epochs"], f"{records[0].profile} profile, {report.note_on(records)}"
         for index, value in enumerate(records[0].metrics["values"]):
             for model in models:
-                curves = [record.metrics["accuracy"][index][model] for record in records]
+                curves = [record.metrics["by_value"][index][model] for record in records]
                 cells = tuple(
                     report.percent([curve[group][epochs.index(epoch)] for curve in curves])
                     for group in GROUPS
@@ -231,7 +231,7 @@ def _example(record: Record) -> tuple[str, str]:
 def _by_value(records: list[Record], model: str, group: str, epoch: float) -> list[float]:
     """Mean accuracy in percent for each value of what was changed."""
     at = records[0].metrics["epochs"].index(epoch)
-    of = [[each[model][group][at] for each in record.metrics["accuracy"]] for record in records]
+    of = [[each[model][group][at] for each in record.metrics["by_value"]] for record in records]
     return [100 * sum(column) / len(column) for column in zip(*of, strict=True)]
 
 

@@ -71,7 +71,7 @@ def run_of(experiment: str):
             "epochs": list(config.of.epochs),
             "changed": config.changed,
             "values": list(config.values),
-            "accuracy": found,
+            "by_value": found,
             "shown": len(split.shown()),
             "setting": {"rate": best.rate, **{answer.model: to_dict(answer) for answer in best.answers}},
         }

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lib import ledger
+from lib import ledger, report
 from lib.baselines.resnet import ResNet, ResNetConfig
 from lib.experiments import PROFILES, RunOptions, claims, mbpa_incremental, mbpa_sensitivity
 from lib.experiments import mbpa_incremental_tables as tables
@@ -179,6 +179,7 @@ def run(experiment, variant, book, seed=0):
 def test_a_run_is_recorded_and_later_runs_share_network_features_and_settings(book):
     table1, _, figure5 = mbpa_incremental.EXPERIMENTS
     record = run(table1, "tiny-imagenet", book)
+    assert "test accuracy at the end: parametric " in report.describe_record(record)
     assert record == ledger.find_record("mbpa.table1", "tiny-imagenet", "smoke", 0)
     assert record.config == json.loads(json.dumps(table1.config("tiny-imagenet", "smoke")))
     assert set(record.metrics["accuracy"]) == set(tables.MODELS)
@@ -200,7 +201,7 @@ def test_a_run_is_recorded_and_later_runs_share_network_features_and_settings(bo
     assert [path.stat().st_mtime_ns for path in files] == before
     assert unbalanced.metrics["setting"] == by_k.metrics["setting"] == record.metrics["setting"]
     assert unbalanced.metrics["shown"] < record.metrics["shown"] and "example" in unbalanced.metrics
-    assert len(by_k.metrics["accuracy"]) == len(by_k.metrics["values"]) == 2
+    assert len(by_k.metrics["by_value"]) == len(by_k.metrics["values"]) == 2
     for table in (tables.table1, tables.figure4, tables.figure5, tables.figure6, tables.figure7):
         assert all(cells == () or len(cells) == len(table().columns) for cells in (row.cells for row in table().rows))
 
@@ -224,14 +225,14 @@ def test_every_variant_has_a_config_in_every_profile_and_finds_its_numbers():
             assert set(tables.EPOCHS) - {0.5} <= set(in_profile(config, "short").epochs), "the tables need them"
 
 
-def made_up_record(experiment, variant, seed, accuracy, epochs=(0.1, 1.0, 3.0), **metrics):
+def made_up_record(experiment, variant, seed, epochs=(0.1, 1.0, 3.0), **metrics):
     record = ledger.Record(
         experiment=experiment,
         variant=variant,
         profile="paper",
         seed=seed,
         config={},
-        metrics={"epochs": list(epochs), "accuracy": accuracy, **metrics},
+        metrics={"epochs": list(epochs), **metrics},
         updates=1,
         complete=True,
         seconds=1.0,
@@ -246,14 +247,14 @@ def test_the_table_and_the_verdicts_read_the_records(book):
     level = {"mbpa": 0.6, "mixture": 0.5, "parametric": 0.4, "non-parametric": 0.3}
     for seed in range(3):
         accuracy = {m: dict.fromkeys(GROUPS, [a + seed / 100] * 3) for m, a in level.items()}
-        made_up_record("mbpa.table1", "tiny-imagenet", seed, accuracy)
+        made_up_record("mbpa.table1", "tiny-imagenet", seed, accuracy=accuracy)
     rows = [row for row in tables.table1().rows if "Tiny" in row.source and row.label == "MbPA, new classes"]
     assert rows[0].cells[0] == "61.0 ± 2.5" and rows[0].cells[0] == rows[0].cells[5]
     verdicts = {row.label: row.cells[0] for row in tables.incremental_claims().rows}
     assert verdicts["Table 1, Tiny ImageNet: MbPA is the best on new classes, at 0.1, 1 and 3 passes"] == claims.HOLDS
     for seed in range(3):
         accuracy = {m: dict.fromkeys(GROUPS, [1 - a + seed / 100] * 3) for m, a in level.items()}
-        made_up_record("mbpa.table1", "tiny-imagenet", seed, accuracy)
+        made_up_record("mbpa.table1", "tiny-imagenet", seed, accuracy=accuracy)
     verdicts = {row.label: row.cells[0] for row in tables.incremental_claims().rows}
     assert verdicts["Table 1, Tiny ImageNet: MbPA is the best on new classes, at 0.1, 1 and 3 passes"] == claims.FAILS
 
@@ -261,6 +262,6 @@ def test_the_table_and_the_verdicts_read_the_records(book):
 @pytest.mark.parametrize(("scores", "verdict"), [([0.1, 0.5, 0.52], claims.HOLDS), ([0.1, 0.3, 0.5], claims.FAILS)])
 def test_saturation_is_judged_by_what_more_of_it_adds(book, scores, verdict):
     of = [{"mbpa": dict.fromkeys(GROUPS, [score] * 3)} for score in scores]
-    made_up_record("mbpa.figure7", "omniglot-neighbours", 0, of, values=[1, 50, 200])
+    made_up_record("mbpa.figure7", "omniglot-neighbours", 0, by_value=of, values=[1, 50, 200])
     rows = {row.label: row.cells[0] for row in tables.incremental_claims().rows}
     assert rows["Figure 7, Omniglot: more neighbours are better, saturating after about 50"] == verdict
