@@ -39,7 +39,9 @@ DATA_SETS = ("tiny-imagenet", "omniglot")
 def config_of(variant: str, profile: str) -> SensitivityConfig:
     """The config of a variant such as `tiny-imagenet-memory`."""
     name, changed = variant.rsplit("-", 1)
-    of, values = in_profile(CONFIGS[name], profile), VALUES[changed]
+    of, values = replace(in_profile(CONFIGS[name], profile), epochs=tables.EPOCHS), VALUES[changed]
+    if profile == "short":
+        of = replace(of, tested_on=1_000)
     return SensitivityConfig(of, changed, values if profile != "smoke" else values[::5])
 
 
