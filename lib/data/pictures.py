@@ -6,12 +6,17 @@ lies as folders under `$BOOK_DATA_DIR/<name>`, or in tar archives (packed or not
 end so. Pictures are decoded once, to one size, and memory-mapped from the cache. `classes.tsv`, where there is one
 (number, folder, words), says in which order the classes are numbered and what they are called; else their folders'
 names do.
+
+Of Tiny ImageNet, `tiny-imagenet-200.zip` as it is published will do, too: its pictures to test on are sorted into
+classes by its list, and a hundred of its two hundred classes are taken, in a random order that is always the same.
 """
 
 import io
 import re
 import tarfile
 import warnings
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +46,8 @@ from lib.data.store import (
 TINY = "tiny-imagenet-100"
 MEMBER = re.compile(r"(?:.*/)?(?P<part>train|val)/(?P<folder>[^/]+)/(?:.*/)?[^/]+\.(?:jpe?g|png)", re.IGNORECASE)
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz")
+OFFICIAL = {TINY: "tiny-imagenet-200.zip"}
+CHOSEN, ORDER_SEED = 100, 1993  # classes of the official archive, and the seed of their order
 STANDIN_CLASSES = "ABCDEFGHJKLMNPRSTUXZ"
 STANDIN = {"train": (20, 8101), "val": (4, 8102)}  # drawings of a letter and face, seed
 
@@ -107,11 +114,17 @@ def _coloured_letters(count: int, seed: int, size: int) -> tuple[np.ndarray, np.
 
 def _load(name: str, size: int) -> Pictures:
     root = data_dir() / name if data_dir() else None
+    official = data_dir() / OFFICIAL[name] if data_dir() and name in OFFICIAL else None
     if root is None or not root.is_dir():
-        raise DataMissing(f"Set BOOK_DATA_DIR to a folder that holds {name}/train and {name}/val, or archives of them.")
-    archives = sorted(path for path in root.iterdir() if path.name.endswith(ARCHIVES))
-    if not archives and not (root / "train").is_dir():
-        raise DataMissing(f"There is neither a folder train nor a tar archive in {root}.")
+        if official is None or not official.is_file():
+            files = f"{name}/train and {name}/val, or archives of them"
+            files += f", or {OFFICIAL[name]}" if name in OFFICIAL else ""
+            raise DataMissing(f"Set BOOK_DATA_DIR to a folder that holds {files}.")
+        root, archives = official, [official]
+    else:
+        archives = sorted(path for path in root.iterdir() if path.name.endswith(ARCHIVES))
+        if not archives and not (root / "train").is_dir():
+            raise DataMissing(f"There is neither a folder train nor a tar archive in {root}.")
     stamps = file_stamps(archives or [root / "train", root / "val"])
     key = f"pictures-{name}-{size}"
     if cached := load_array(key, matches=lambda record: record["source"] == stamps):
@@ -121,7 +134,8 @@ def _load(name: str, size: int) -> Pictures:
             name, images, labels, record["training"], tuple(record["class_names"]), record["pictures"], False
         )
     make_cache_folder(cache_dir())  # fail before the work, not after it
-    pictures = _decode_all(name, root, archives, size)
+    listed, members = _read_official(official) if root == official else (_listed(root), _members(root, archives))
+    pictures = _decode_all(name, root, listed, members, size)
     details = {
         "source": stamps,
         "labels": pictures.labels.tolist(),
@@ -133,12 +147,12 @@ def _load(name: str, size: int) -> Pictures:
     return pictures
 
 
-def _decode_all(name: str, root: Path, archives: list[Path], size: int) -> Pictures:
+def _decode_all(name: str, root: Path, listed: str, members: Iterator[tuple[str, bytes]], size: int) -> Pictures:
     found: dict[str, list[tuple[str, str, np.ndarray]]] = {"train": [], "val": []}
-    for path, content in tqdm(_members(root, archives), desc=f"decoding {name}", leave=False, disable=None):
+    for path, content in tqdm(members, desc=f"decoding {name}", leave=False, disable=None):
         if match := MEMBER.fullmatch(path):
             found[match["part"].lower()].append((match["folder"], path, _decode(root, path, content, size)))
-    folders, names = _classes(root, {folder for part in found.values() for folder, _, _ in part})
+    folders, names = _classes(root, listed, {folder for part in found.values() for folder, _, _ in part})
     for part, pictures in found.items():
         if missing := sorted(set(folders) - {folder for folder, _, _ in pictures}):
             raise DataError(f"{root} has no pictures in {part} of {len(missing)} classes, such as {missing[0]}.")
@@ -165,6 +179,42 @@ def _members(root: Path, archives: list[Path]) -> Iterator[tuple[str, bytes]]:
                     yield path.relative_to(root).as_posix(), path.read_bytes()
 
 
+def _read_official(path: Path) -> tuple[str, Iterator[tuple[str, bytes]]]:
+    """Of the published archive: the classes that are taken, as `classes.tsv` lists them, and their pictures, under
+    paths by class."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            root = next(name for name in names if name.endswith("words.txt")).removesuffix("words.txt")
+            words = dict(line.split("\t", 1) for line in archive.read(f"{root}words.txt").decode().splitlines())
+            lines = archive.read(f"{root}val/val_annotations.txt").decode().splitlines()
+            folder_of = dict(line.split("\t")[:2] for line in lines)
+            folders = sorted(
+                {match["folder"] for name in names if "/train/" in name and (match := MEMBER.fullmatch(name))}
+            )
+    except (zipfile.BadZipFile, zlib.error, OSError, KeyError, StopIteration, ValueError) as error:
+        raise DataError(f"{path} is not the published archive ({error!r}). Put the original file there.") from error
+    order = np.random.RandomState(ORDER_SEED).permutation(len(folders))[:CHOSEN]
+    chosen = [folders[at] for at in order]
+    taken = set(chosen)
+    listed = "".join(f"{number}\t{folder}\t{words.get(folder, folder)}\n" for number, folder in enumerate(chosen))
+
+    def members() -> Iterator[tuple[str, bytes]]:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                for name in names:
+                    file, by_class = name.rsplit("/", 1)[-1], name
+                    if file in folder_of:
+                        by_class = f"{root}val/{folder_of[file]}/images/{file}"
+                    match = MEMBER.fullmatch(by_class)
+                    if match and match["folder"] in taken:
+                        yield by_class, archive.read(name)
+        except (zipfile.BadZipFile, zlib.error, OSError) as error:
+            raise DataError(f"{path} is damaged ({error}). Put the original file there.") from error
+
+    return listed, members()
+
+
 def _decode(root: Path, path: str, content: bytes, size: int) -> UInt8[np.ndarray, "size size 3"]:
     try:
         with Image.open(io.BytesIO(content)) as image:
@@ -179,19 +229,24 @@ def _decode(root: Path, path: str, content: bytes, size: int) -> UInt8[np.ndarra
     return np.asarray(picture.crop((left, top, left + size, top + size)))
 
 
-def _classes(root: Path, seen: set[str]) -> tuple[dict[str, int], tuple[str, ...]]:
+def _listed(root: Path) -> str:
+    """The text of `classes.tsv`; empty if there is none."""
+    path = root / "classes.tsv"
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def _classes(root: Path, listed: str, seen: set[str]) -> tuple[dict[str, int], tuple[str, ...]]:
     """Number of each class folder, and the classes' names in this order."""
-    listed = root / "classes.tsv"
-    if not listed.is_file():
+    if not listed:
         folders = sorted(seen)
         return {folder: number for number, folder in enumerate(folders)}, tuple(folders)
-    lines = [line.split("\t") for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines, where = [line.split("\t") for line in listed.splitlines() if line.strip()], root / "classes.tsv"
     try:
         numbers = {folder: int(number) for number, folder, *_ in lines}
     except ValueError as error:
-        raise DataError(f"{listed} is no list of number, folder and words: {error}. Restore or remove it.") from error
+        raise DataError(f"{where} is no list of number, folder and words: {error}. Restore or remove it.") from error
     if sorted(numbers.values()) != list(range(len(lines))) or not seen <= numbers.keys():
-        raise DataError(f"{listed} does not number the classes of {root} from 0 on. Restore or remove it.")
+        raise DataError(f"{where} does not number the classes of {root} from 0 on. Restore or remove it.")
     by_number = sorted(lines, key=lambda line: int(line[0]))
     return numbers, tuple(words[0] if words else folder for _, folder, *words in by_number)
 

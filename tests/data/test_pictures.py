@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -111,6 +112,53 @@ def test_a_changed_archive_is_decoded_anew(folder):
     files = members() | {"set/val/n01/val_n01.PNG": png((1, 2, 3))}
     pack(folder / "all.tar", files, "w")
     assert load_pictures("some", 8).digest != first.digest
+
+
+def official(path, damage: str = "") -> None:
+    """Tiny ImageNet's archive in small: four classes, the pictures to test on in one folder, with a list."""
+    names, annotations = {}, []
+    for number in range(4):
+        folder = f"n{number}"
+        for i in range(2):
+            names[f"tiny-imagenet-200/train/{folder}/images/{folder}_{i}.png"] = png((50 * number, i, 0))
+        annotations.append(f"val_{number}.png\t{folder}\t0\t0\t7\t7")
+        names[f"tiny-imagenet-200/val/images/val_{number}.png"] = png((50 * number, 9, 0))
+        names[f"tiny-imagenet-200/train/{folder}/{folder}_boxes.txt"] = b"no picture"
+    names["tiny-imagenet-200/test/images/test_0.png"] = png((1, 1, 1))
+    names["tiny-imagenet-200/val/val_annotations.txt"] = "\n".join(annotations).encode()
+    names["tiny-imagenet-200/words.txt"] = b"n0\tnought\nn1\tone, unity\nn2\ttwo\nn3\tthree\nn9\tnine\n"
+    names.pop(f"tiny-imagenet-200/{damage}", None)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in names.items():
+            archive.writestr(name, content)
+
+
+def test_the_published_archive_of_tiny_imagenet_gives_what_sorted_folders_give(folder, monkeypatch):
+    monkeypatch.setattr(pictures, "CHOSEN", 3)
+    official(folder.parent / "tiny-imagenet-200.zip")
+    found = load_pictures(pictures.TINY, 8)
+    order = np.random.RandomState(1993).permutation(4)[:3]
+    assert found.class_names == tuple(["nought", "one, unity", "two", "three"][at] for at in order)
+    assert found.training == 6 and len(found) == 9
+    for image, label in zip(found.images[:, 0, 0], found.labels, strict=True):
+        assert image[0] == 50 * order[label]
+    assert (found.images[6:, 0, 0, 1] == 9).all()
+    root = folder.parent / pictures.TINY
+    lines = [f"{number}\tn{at}\t{name}" for number, (at, name) in enumerate(zip(order, found.class_names, strict=True))]
+    for at in order:
+        for i in range(2):
+            unpack(root, {f"set/train/n{at}/images/n{at}_{i}.png": png((50 * int(at), i, 0))})
+        unpack(root, {f"set/val/n{at}/images/val_{at}.png": png((50 * int(at), 9, 0))})
+    (root / "classes.tsv").write_text("\n".join(lines))
+    by_folder = load_pictures(pictures.TINY, 8)
+    assert by_folder.digest == found.digest and by_folder.class_names == found.class_names
+
+
+@pytest.mark.parametrize("damage", ["words.txt", "val/val_annotations.txt"])
+def test_another_archive_under_that_name_is_refused(folder, damage):
+    official(folder.parent / "tiny-imagenet-200.zip", damage)
+    with pytest.raises(DataError, match="is not the published archive"):
+        load_pictures(pictures.TINY, 8)
 
 
 @pytest.mark.parametrize(
