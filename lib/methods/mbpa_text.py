@@ -193,7 +193,7 @@ class TextMbPA(OneStepAtATime):
         seen = torch.arange(len(past), device=now.device)
         hidden_from_it = (seen >= at) | (seen < at - self.config.size)
         closeness = (past.square().sum(1) - 2 * products).masked_fill(hidden_from_it, torch.inf)
-        positions = closeness.topk(min(self.config.fit.neighbours, len(past)), largest=False).indices
+        positions = closeness.topk(min(self.config.fit.neighbours, len(past)), largest=False, sorted=False).indices
         distances = distances_to(now, past, positions).masked_fill(hidden_from_it.gather(1, positions), torch.inf)
         weights = kernel_weights(distances, self.config.fit.epsilon)
         return positions, weights.nan_to_num(0.0)  # where nothing is in memory
