@@ -87,7 +87,8 @@ class DynamicEvaluation:
         optimizer = kind(own.parameters(), lr=self.config.rate, fused=fused or None)
         if self.optimizer_state is not None:
             groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": self.optimizer_state["state"], "param_groups": groups})
+            state = copy.deepcopy(self.optimizer_state["state"])  # else what is given would change with each step
+            optimizer.load_state_dict({"state": state, "param_groups": groups})
         return Learning(own, optimizer, None, [])
 
     def _step(self, learning: Learning) -> Learning:

@@ -103,7 +103,8 @@ def _mean(values: list[float], sign: str = "") -> str:
 
 def _note(records: list[Record], found: list[dict]) -> str:
     first = records[0]
-    parts = [f"n = {len(records)}", f"{report.grouped(first.metrics['words']['test'])} words of the test text"]
+    words = {part: report.grouped(count) for part, count in first.metrics["words"].items()}
+    parts = [f"n = {len(records)}", f"{words['validation']} words of validation text and {words['test']} of test text"]
     if setting := found[0].get("setting"):
         parts.append(", ".join(f"{NAMES[key]} = {value:g}" for key, value in setting.items() if value))
     if ends := found[0].get("at_end"):

@@ -79,6 +79,10 @@ def test_what_adam_knew_in_training_can_be_given():
     (-model.episode(xs, ys)[0].mean()).backward()
     optimizer.step()
     known, fresh = (DynamicEvaluation(model, DynamicConfig(), state) for state in (optimizer.state_dict(), None))
+    before = copy.deepcopy(optimizer.state_dict()["state"])
+    first, _ = known.episode(xs, ys)
+    torch.testing.assert_close(known.episode(xs, ys)[0], first)  # a second text begins with what was known, too
+    torch.testing.assert_close(optimizer.state_dict()["state"], before, atol=0, rtol=0)
     assert (known.episode(xs, ys)[0] - fresh.episode(xs, ys)[0]).abs().max() > 0
     _, learning = known.episode(xs, ys)
     assert learning.optimizer.param_groups[0]["lr"] == 1e-4, "the rate is that of the config"

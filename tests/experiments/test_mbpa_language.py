@@ -230,7 +230,7 @@ def made_up(variant, gains, at_end=(), **metrics):
         profile="paper",
         seed=0,
         config={},
-        metrics={"rows": rows, "wider": rows, "words": {"test": 1234}} | metrics,
+        metrics={"rows": rows, "wider": rows, "words": {"validation": 55, "test": 1234}} | metrics,
         updates=5,
         complete=True,
         seconds=1.0,
@@ -260,7 +260,7 @@ def test_the_tables_show_paper_and_ours_and_where_a_grid_ends(book):
     assert rows["LSTM + MbPA + cache", "paper", ""].cells == ("54.8", "54.4", "-5.2", "51.8", "49.4", "-16.5")
     ours = rows["LSTM + MbPA", "ours, paper profile", "Penn T"]
     assert ours.cells == ("99.0", "95.0", "-5.0", "not run", "not run", "not run")
-    assert "1 234 words of the test text" in ours.note and "α = 0.15" in ours.note
+    assert "55 words of validation text and 1 234 of test text" in ours.note and "α = 0.15" in ours.note
     assert "at an end of what was tried: α, T" in ours.note
     assert rows["LSTM + dynamic evaluation", "ours, paper profile", "Penn T"].cells[2] == "-0.5"
     figure = tables.figure8().rows
