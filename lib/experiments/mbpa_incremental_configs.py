@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from lib.baselines.resnet import ResNetConfig
 from lib.training import TrainingConfig
 
-FITS = tuple(itertools.product((20, 50, 100), (1, 5, 10), (3e-4, 1e-3, 3e-3, 1e-2)))
-NEIGHBOURS = (1, 5, 20, 50, 100)
-SHARES = (0.3, 0.5, 0.7, 0.9)
+FITS = tuple(itertools.product((20, 50, 100), (1, 5, 10, 20), (3e-4, 1e-3, 3e-3, 1e-2)))
+NEIGHBOURS = (1, 5, 20, 50, 100, 200)
+SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
 
@@ -75,7 +75,7 @@ def _omniglot(config: IncrementalConfig) -> IncrementalConfig:
         network=network,
         training=replace(config.training, updates=4_000, validate_every=500, validation_batches=20),
         shift=2,
-        fits=tuple(itertools.product((5, 10, 20), (1, 5, 10), (3e-4, 1e-3, 3e-3, 1e-2))),
+        fits=tuple(itertools.product((10, 20, 50), (1, 5, 10, 20), (3e-4, 1e-3, 3e-3, 1e-2))),
         neighbours=(1, 2, 5, 10, 20),
     )
 
