@@ -258,3 +258,25 @@ CLAIMS = (
 def language_claims() -> report.Table:
     """What the paper says of language modelling, with our verdicts."""
     return verdicts(CLAIMS, "Sprechmann et al. 2018 on language modelling")
+
+
+def papers_setting_in_words() -> str:
+    """A sentence, in Markdown, for each corpus: what the paper's best setting of MbPA does to our LSTM."""
+    asked = {"size": 5_000, "neighbours": 256, "steps": 1, "rate": 0.15}
+    lines = []
+    for corpus, label in CORPORA.items():
+        record = next((r[0] for profile in PROFILES_SHOWN if (r := ledger.whole_records(NAME, corpus, profile))), None)
+        if record is None:
+            continue
+        tried = [each for each in record.metrics["tuning"]["mbpa"] if all(each.get(k) == v for k, v in asked.items())]
+        of = min((each for each in tried if not each.get("prior")), key=lambda each: each["perplexity"])
+        rows = record.metrics["rows"]
+        best = rows["lstm-mbpa"]
+        setting = ", ".join(f"{NAMES[key]} = {value:g}" for key, value in best["setting"].items() if value)
+        lines.append(
+            f"- **{label}**, on {report.grouped(record.metrics['words']['validation'])} words of the validation text: "
+            f"LSTM {rows['lstm']['validation_perplexity']:.1f}; with MbPA in the paper's setting (N = 5000, K = 256, "
+            f"T = 1, α = 0.15), mixed at its best share, {of['perplexity']:.1f}; at the best of the paper's grid "
+            f"({setting}) {best['validation_perplexity']:.1f}."
+        )
+    return "\n".join(lines) or "**No text was read yet.**"

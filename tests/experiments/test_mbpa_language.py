@@ -286,6 +286,21 @@ def test_claims_compare_what_is_gained(book, ptb, wikitext, verdict):
     assert found[4:] == ["does not hold here", "holds", "holds in part"]
 
 
+def test_what_the_papers_setting_does_is_told(book):
+    assert "No text" in tables.papers_setting_in_words()
+    asked = {"size": 5_000, "neighbours": 256, "steps": 1, "rate": 0.15, "share": 0.1}
+    tried = [
+        asked | {"perplexity": 97.5},
+        asked | {"prior": 0.1, "perplexity": 90.0},
+        asked | {"rate": 1.0, "perplexity": 80.0},
+    ]
+    record = made_up("ptb", {"lstm-cache": 1.0, "lstm-mbpa": 5.0, "lstm-mbpa-cache": 1.0})
+    record.metrics["tuning"] = {"mbpa": tried}
+    ledger.save_record(record)
+    told = tables.papers_setting_in_words()
+    assert "at its best share, 97.5; at the best of the paper's grid" in told and told.startswith("- **Penn Treebank**")
+
+
 def test_figure_8_is_drawn_from_the_runs_of_table_2():
     figure = find_experiment("mbpa.figure8")
     assert figure.run is None and figure.drawn_from == {each: ("mbpa.table2", each) for each in ("ptb", "wikitext-2")}
