@@ -61,7 +61,7 @@ def table1() -> report.Table:
         for model, label in MODELS.items():
             reported = paper[theirs][model]
             cells = tuple(f"{value:.1f}" for kind in ("top1", "auc") for value in reported[kind])
-            rows.append(report.Row(f"{label}, {ours}", "paper: ImageNet", cells))
+            rows.append(report.Row(f"{label}, {ours}", "paper", cells, "ImageNet"))
             for data, name in DATA_SETS.items():
                 if records := shown_records(TABLE1, data):
                     cells = tuple(

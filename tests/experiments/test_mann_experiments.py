@@ -448,7 +448,7 @@ def test_a_table_with_no_records_shows_the_paper_and_says_not_run(book, monkeypa
             assert all(row.cells[i] == "–" for i in beside) if beside else not row.cells
 
 
-PAPERS = {method: ledger.paper_numbers(method) for method in ("mann", "flmn", "lmn")}
+PAPERS = {method: ledger.paper_numbers(method) for method in ("mann", "flmn", "lmn", "mbpa")}
 PAPER = PAPERS["mann"]
 
 

@@ -265,3 +265,43 @@ def test_saturation_is_judged_by_what_more_of_it_adds(book, scores, verdict):
     made_up_record("mbpa.figure7", "omniglot-neighbours", 0, by_value=of, values=[1, 50, 200])
     rows = {row.label: row.cells[0] for row in tables.incremental_claims().rows}
     assert rows["Figure 7, Omniglot: more neighbours are better, saturating after about 50"] == verdict
+
+
+def test_every_claim_is_judged_once_its_runs_are_there(book):
+    assert {row.cells[0] for row in tables.incremental_claims().rows} == {"not run"}
+    ahead = {"mbpa": 0.8, "mixture": 0.6, "parametric": 0.4, "non-parametric": 0.5}
+    for data in ("tiny-imagenet", "omniglot"):
+        for seed in range(2):
+            for experiment, more, epochs in (("table1", 0.0, [0.1, 1.0, 3.0]), ("figure5", 0.1, [0.1, 1.0, 3.0, 20.0])):
+                level = {m: a + (seed + 1) / 100 + more * (m == "mbpa") for m, a in ahead.items()}
+                accuracy = {m: dict.fromkeys(GROUPS, [a] * len(epochs)) for m, a in level.items()}
+                example = {"neighbours_right_before": 0.25, "neighbours_right_after": 0.75}
+                made_up_record(f"mbpa.{experiment}", data, seed, epochs, accuracy=accuracy, example=example)
+            for experiment, what, values in (
+                ("figure6", "memory", [0.1, 0.25, 1.0]),
+                ("figure7", "neighbours", [1, 50, 200]),
+                ("figure6", "rate", [1e-4, 1e-3, 1e-2]),
+            ):
+                scores = (
+                    [(0.1, 0.0), (0.5, 0.4), (0.52, 0.9)] if what != "rate" else [(0.5, 0.0), (0.5, 0.4), (0.6, 0.6)]
+                )
+                by_value = [
+                    {
+                        "mbpa": dict.fromkeys(GROUPS, [mbpa] * 3),
+                        "mixture": dict.fromkeys(GROUPS, [other] * 3),
+                        "parametric": dict.fromkeys(GROUPS, [other] * 3),
+                    }
+                    for mbpa, other in scores
+                ]
+                made_up_record(f"mbpa.{experiment}", f"{data}-{what}", seed, by_value=by_value, values=values)
+    found = tables.incremental_claims().rows
+    assert [row.cells[0] for row in found] == [claims.HOLDS] * 20, [
+        row for row in found if row.cells[0] != claims.HOLDS
+    ]
+    assert found[6].cells[1] == "25% to 75% of the neighbours"
+    rows = tables.figure6().rows
+    assert [row.label for row in rows[:3]] == [f"memory of {share} of the pictures" for share in ("0.1", "0.25", "1")]
+    assert rows[6].label == "MbPA, rate 0.0001" and rows[6].cells[0] == "50.0 ± 0.0"
+    assert [row.label for row in tables.figure7().rows[:3]] == ["K = 1", "K = 50", "K = 200"]
+    at_20 = [row.cells[-1] for row in tables.figure5().rows if row.label == "MbPA"]
+    assert at_20[0] == "91.5 ± 6.4" and len(at_20) == 6
