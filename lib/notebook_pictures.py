@@ -42,20 +42,18 @@ def in_words(record: Record, pictures: PictureSet | None) -> str:
     """What the models make of the query and of its neighbours."""
     example = record.metrics["example"]
     label, classes = example["label"], example["classes"]
-    name = pictures.class_names[label] if pictures else f"class {label}"
+    name = short(pictures.class_names[label]) if pictures else f"class {label}"
     lines = [f"{tables.DATA_SETS[record.variant]}, seed {record.seed}, after {example['epoch']:g} passes: «{name}»"]
     for model, text in tables.MODELS.items():
         p = example["probabilities"][model]
         best = max(range(len(classes)), key=p.__getitem__)
-        other = pictures.class_names[classes[best]] if pictures else f"class {classes[best]}"
-        lines.append(
-            f"    {text:15} gives it {100 * p[classes.index(label)]:3.0f}%, and of its neighbours' classes "
-            f"the most, {100 * p[best]:.0f}%, to «{other}»"
-        )
+        other = short(pictures.class_names[classes[best]]) if pictures else f"class {classes[best]}"
+        own = 100 * p[classes.index(label)]
+        lines.append(f"    {text:15} {own:3.0f}% for it; most, {100 * p[best]:.0f}%, for «{other}»")
     before, after = example["neighbours_right_before"], example["neighbours_right_after"]
     lines.append(
-        f"    of its {len(example['labels'])} neighbours, of {len(set(example['labels']))} classes, the layer names "
-        f"{100 * before:.0f}% rightly before the fit and {100 * after:.0f}% after it"
+        f"    its {len(example['labels'])} neighbours, of {len(set(example['labels']))} classes, are named rightly: "
+        f"{100 * before:.0f}% before the fit, {100 * after:.0f}% after it"
     )
     return "\n".join(lines)
 

@@ -62,9 +62,10 @@ def test_the_example_is_drawn_with_its_neighbours_and_told_in_words(example, mon
     assert titles == ["the query: K"] + [pictures.class_names[label] for label in (2, 4, 9, 9)]
     told = capsys.readouterr().out
     assert "«K»" in told and "Omniglot: not run" in told
-    assert "MbPA            gives it  70%" in told and "most, 70%, to «K»" in told
-    assert "Parametric      gives it  30%" in told and "most, 60%, to «E»" in told
-    assert "of its 4 neighbours, of 3 classes, the layer names 25% rightly before the fit and 75% after it" in told
+    assert "MbPA             70% for it; most, 70%, for «K»" in told
+    assert "Parametric       30% for it; most, 60%, for «E»" in told
+    assert "its 4 neighbours, of 3 classes, are named rightly: 25% before the fit, 75% after it" in told
+    assert max(map(len, told.splitlines())) <= 90, "no line is longer than a page is wide"
     plt.close("all")
 
 
