@@ -152,16 +152,15 @@ def features_of(
     return kept.features
 
 
-def chosen(name: str, profile: str, config: IncrementalConfig, options: RunOptions) -> Chosen:
-    """`choose` on split 0 of a data set, or what was chosen before, from the folder of runs."""
-    first = split_of(name, profile, config, TUNED_SPLIT, options)
+def chosen(name: str, profile: str, config: IncrementalConfig, options: RunOptions, data: dict[str, Any]) -> Chosen:
+    """`choose` on split 0 of a data set, or what was chosen before, from the folder of runs. data: of its pictures."""
     path = options.runs / tables.TABLE1 / f"chosen-{name}-{profile}.json"
-    key = json.loads(json.dumps({"config": to_dict(config), "data": first.pictures.data}))
+    key = json.loads(json.dumps({"config": to_dict(config), "data": data}))
     if path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["key"] == key:
             return Chosen(kept["rate"], tuple(Answer(**answer) for answer in kept["answers"]), kept["tried"])
-    found = choose(first, options.progress)
+    found = choose(split_of(name, profile, config, TUNED_SPLIT, options), options.progress)
     content = json.dumps({"key": key, **to_dict(found)})
     write_atomically(path, lambda file: file.write(content.encode()))
     return found
@@ -208,8 +207,8 @@ def prepared(
     experiment: str, variant: str, name: str, profile: str, seed: int, config: IncrementalConfig, options: RunOptions
 ) -> tuple[Split, Chosen]:
     """What a run begins with: the split of its seed, and the settings chosen on split 0 for table 1."""
-    best = chosen(name, profile, in_profile(CONFIGS[name], profile), options)
     split = split_of(name, profile, config, seed + 1, options)
+    best = chosen(name, profile, in_profile(CONFIGS[name], profile), options, split.pictures.data)
     ledger.refuse_stand_in(ledger.record_name(experiment, variant, profile, seed), split.pictures.data)
     return split, best
 

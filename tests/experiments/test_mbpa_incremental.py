@@ -209,9 +209,9 @@ def test_a_run_is_recorded_and_later_runs_share_network_features_and_settings(bo
 def test_settings_are_chosen_again_for_another_config(book):
     options = RunOptions(device="cpu", progress=False, runs=book / "runs")
     config = in_profile(CONFIGS["tiny-imagenet"], "smoke")
-    first = mbpa_incremental.chosen("tiny-imagenet", "smoke", config, options)
-    assert mbpa_incremental.chosen("tiny-imagenet", "smoke", config, options) == first
-    other = mbpa_incremental.chosen("tiny-imagenet", "smoke", replace(config, rates=(0.5,)), options)
+    first = mbpa_incremental.chosen("tiny-imagenet", "smoke", config, options, {})
+    assert mbpa_incremental.chosen("tiny-imagenet", "smoke", config, options, {}) == first
+    other = mbpa_incremental.chosen("tiny-imagenet", "smoke", replace(config, rates=(0.5,)), options, {})
     assert other.rate == 0.5
 
 
