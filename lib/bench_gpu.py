@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import torch
 
-from lib.bench import NAMES as METHODS
-from lib.bench import PAPER, Measurement, random_drawings
+from lib.bench import Measurement
+from lib.bench_mann import NAMES as METHODS
+from lib.bench_mann import PAPER, random_drawings
 from lib.experiments import omniglot
 from lib.tasks.classification import ClassificationTask
 from lib.tasks.episodes import EpisodeSampler

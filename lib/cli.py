@@ -9,11 +9,12 @@ import torch
 import tyro
 
 from lib import ledger, report
-from lib.bench import PAPER as BENCHED
-from lib.bench import bench_method, describe
+from lib.bench import describe
 from lib.bench import save as save_bench
 from lib.bench_gpu import bench_method_on_gpu
 from lib.bench_lmn import bench_lmn
+from lib.bench_mann import PAPER as BENCHED
+from lib.bench_mann import bench_method
 from lib.bench_mbpa import bench_mbpa, goals
 from lib.data.store import DataError
 from lib.experiments import EXPERIMENTS, PROFILES, RunOptions, find_experiment

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lib import bench, bench_lmn, bench_lmn_adaptation, kernels
+from lib import bench, bench_lmn, bench_lmn_adaptation, bench_mann, kernels
 from lib.experiments.mann import TABLE1
 from lib.ledger import LedgerError
 from lib.methods.flmn import FLMN, FLMNConfig
@@ -29,7 +29,7 @@ SCALES = {"steps": (5, 150), "slots": (4, 8), "classes": (5, 6)}
 
 @pytest.fixture(scope="module")
 def measured() -> bench.Bench:
-    return bench.bench_method("mann", CPU, 2, compile=False, config=SMALL, batches=(2, 3), scales=SCALES)
+    return bench_mann.bench_method("mann", CPU, 2, compile=False, config=SMALL, batches=(2, 3), scales=SCALES)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_operations_are_counted_as_pytorch_counts_them(controller, keys, gate, p
     with FlopCounterMode(display=False) as counter:
         (learner if projected_at_once else learner.step_by_step)(xs, ys).sum().backward()
     counts = {str(op): count for op, count in counter.get_flop_counts()["Global"].items()}
-    work = bench.work(config, batch=3, steps=4)
+    work = bench_mann.work(config, batch=3, steps=4)
     assert work.products == counts["aten.mm"] + counts["aten.addmm"]
     assert work.memory == counts["aten.bmm"] + counts["aten.baddbmm"]
 
@@ -60,20 +60,20 @@ def test_operations_of_an_flmn_too(gate):
     with FlopCounterMode(display=False) as counter:
         learner(xs, ys).sum().backward()
     counts = {str(op): count for op, count in counter.get_flop_counts()["Global"].items()}
-    work = bench.work(learner.config, batch=3, steps=4)
+    work = bench_mann.work(learner.config, batch=3, steps=4)
     assert work.products == counts["aten.mm"] + counts["aten.addmm"]
     assert work.memory == counts["aten.bmm"] + counts["aten.baddbmm"]
 
 
 def test_flmn_is_measured_beside_the_mann_of_its_paper():
     config = replace(SMALL, learner=FLMNConfig(hidden=8, slots=9, width=5))
-    found = bench.bench_method("flmn", CPU, 1, compile=False, config=config, batches=(2,), scales={})
+    found = bench_mann.bench_method("flmn", CPU, 1, compile=False, config=config, batches=(2,), scales={})
     assert found.method == "flmn"
     _, flmn, mann = found.comparisons
     assert (flmn.title, mann.title) == ("an update of FLMN, batch 2", "an update of MANN with one head, batch 2")
     assert [way.name for way in flmn.ways] == [way.name for way in mann.ways]
-    assert flmn.flops == bench.work(config.learner, 2, 6).products
-    assert mann.flops == bench.work(MANNConfig(hidden=8, slots=18, width=5, reads=1), 2, 6).products
+    assert flmn.flops == bench_mann.work(config.learner, 2, 6).products
+    assert mann.flops == bench_mann.work(MANNConfig(hidden=8, slots=18, width=5, reads=1), 2, 6).products
 
 
 @pytest.mark.parametrize("controller", ["lstm", "feedforward"])
@@ -96,20 +96,20 @@ def test_a_hundred_updates_give_the_losses_of_the_steps_one_by_one(bank):
     paper = TABLE1["mann"]  # but few slots, so that a short episode uses them again
     config = replace(paper, learner=MANNConfig(slots=32), episodes=EpisodeConfig(length=15))
     sampler = EpisodeSampler(bank, config.episodes, seed=0, stream="bench")
-    updates = {how: bench.updating(config, how, partial(sampler.batch, size=2), CPU) for how in ("step", "fast")}
+    updates = {how: bench_mann.updating(config, how, partial(sampler.batch, size=2), CPU) for how in ("step", "fast")}
     losses = {how: torch.tensor([update() for _ in range(100)]) for how, update in updates.items()}
     torch.testing.assert_close(losses["fast"], losses["step"], atol=1e-4, rtol=0)
     assert losses["step"].unique().numel() > 90
 
 
 def test_every_way_is_measured_and_compared_with_the_first(measured):
-    fast = [bench.FAST] if kernels.compiler() else []
+    fast = [bench_mann.FAST] if kernels.compiler() else []
     for comparison, batch in zip(measured.comparisons[1:], (2, 3, 2), strict=True):
-        assert [way.name for way in comparison.ways] == [bench.STEP_BY_STEP, bench.PLAIN, *fast]
+        assert [way.name for way in comparison.ways] == [bench_mann.STEP_BY_STEP, bench_mann.PLAIN, *fast]
         assert all(len(way.seconds) == 2 and min(way.seconds) > 0 for way in comparison.ways)
         assert comparison.ratio(comparison.ways[0]) == 1
         of_mann = "MANN, " in comparison.title  # the work of an NTM is not counted
-        assert comparison.flops == (bench.work(SMALL.learner, batch, 6).products if of_mann else None)
+        assert comparison.flops == (bench_mann.work(SMALL.learner, batch, 6).products if of_mann else None)
     assert {scaling.size: scaling.values for scaling in measured.scalings} == SCALES
 
 
