@@ -26,16 +26,16 @@ from lib import ledger
 from lib.baselines.language import LanguageModel, LanguageModelConfig
 from lib.baselines.neural_cache import CacheConfig, NeuralCache
 from lib.config import added, to_dict
-from lib.data.text import Corpus, load_corpus
 from lib.experiments import lmn_language_tables as tables
 from lib.experiments import runs
 from lib.experiments.base import Experiment, RunOptions
+from lib.experiments.language import Text, lstm_run
 from lib.experiments.lmn_language_tables import CORPORA, METHODS, NAME
 from lib.experiments.lmn_sequence_tables import ALWAYS
 from lib.experiments.lmn_table1 import PAPER
 from lib.methods.lmn import LMN, LMNConfig, LMNState
 from lib.tasks.language import LanguageTask, TextBlocks, side_by_side
-from lib.training import TrainingConfig, pick_device, train
+from lib.training import TrainingConfig, train
 
 READ = 100  # words of a block when a text is read to be scored; no result depends on it
 # What is tried was laid out around what did best on the first 3 000 words of the validation text of text8's stand-in.
@@ -120,17 +120,6 @@ class LanguageConfig:
     """Words through which the gradient passes when the combiner is trained (paper: silent)."""
 
 
-@dataclass(frozen=True)
-class Pretraining:
-    """All that the LSTM's training depends on, the same for all rows of a corpus."""
-
-    corpus: str
-    source: str
-    model: LanguageModelConfig
-    training: TrainingConfig
-    block: int
-
-
 VARIANTS = tuple(f"{corpus}-{method}" for corpus in CORPORA for method in METHODS)
 
 
@@ -182,21 +171,6 @@ def config_of(variant: str, profile: str) -> LanguageConfig:
 def config(variant: str, profile: str) -> dict[str, Any]:
     """What determines a run besides seed and data."""
     return to_dict(config_of(variant, profile))
-
-
-@dataclass(frozen=True, eq=False)
-class Text:
-    """A corpus on a device."""
-
-    train: Int[Tensor, " train"]
-    validation: Int[Tensor, " validation"]
-    test: Int[Tensor, " test"]
-
-    @classmethod
-    def of(cls, corpus: Corpus, device: torch.device) -> "Text":
-        """The three parts of a corpus."""
-        parts = (torch.from_numpy(part.copy()).long() for part in (corpus.train, corpus.validation, corpus.test))
-        return cls(*(part.to(device) for part in parts))
 
 
 class TextLMN(LMN):
@@ -328,33 +302,16 @@ def pretraining(variant: str, profile: str, seed: int, options: RunOptions) -> r
     `lib.training.train` with its learner, task and identity is what trains the LSTM of a corpus, profile and seed, once
     for all variants; see `pretrained`.
     """
-    config = config_of(variant, profile)
-    corpus = load_corpus(config.corpus, config.source)
-    text = Text.of(corpus, pick_device(options.device))
-    task = LanguageTask(TextBlocks(text.train, config.block), TextBlocks(text.validation, config.block))
-    words = len(corpus.words)
-    model = replace(config.model, words=words, cutoffs=tuple(c for c in config.model.cutoffs if c < words))
-    same = Pretraining(config.corpus, config.source, config.model, config.training, config.block)
-    data = {"name": corpus.name, "sha256": corpus.digest, "is_standin": corpus.is_standin}
 
-    def tuned_before() -> ledger.Record | None:
-        record = ledger.find_record(NAME, f"{config.corpus}-lmn-fixed", profile, seed)
-        as_now = json.loads(json.dumps(to_dict(replace(config, method="lmn-fixed"))))
-        return record if record and record.complete and (record.config, record.data) == (as_now, data) else None
+    def test(model: LanguageModel, text: Text, run: runs.Run) -> dict[str, Any]:
+        def tuned_before() -> ledger.Record | None:
+            record = ledger.find_record(NAME, f"{run.config.corpus}-lmn-fixed", profile, seed)
+            as_now = json.loads(json.dumps(to_dict(replace(run.config, method="lmn-fixed"))))
+            return record if record and record.complete and (record.config, record.data) == (as_now, run.data) else None
 
-    return runs.Run(
-        experiment=NAME,
-        variant=variant,
-        profile=profile,
-        seed=seed,
-        options=options,
-        config=config,
-        data=data,
-        task=task,
-        build=lambda: LanguageModel(model, seed),
-        test=Reading(config, text, seed, options.progress, tuned_before).metrics,
-        trained_as=(f"{config.corpus}-lstm", same),
-    )
+        return Reading(run.config, text, seed, options.progress, tuned_before).metrics(model)
+
+    return lstm_run(NAME, variant, profile, seed, options, config_of(variant, profile), test)
 
 
 def pretrained(corpus: str, profile: str, seed: int, options: RunOptions) -> LanguageModel:

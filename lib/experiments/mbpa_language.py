@@ -18,11 +18,10 @@ from lib import ledger
 from lib.baselines.dynamic_evaluation import DynamicConfig, DynamicEvaluation
 from lib.baselines.language import LanguageModel, LanguageModelConfig
 from lib.config import to_dict
-from lib.data.text import load_corpus
 from lib.experiments import mbpa_language_tables as tables
 from lib.experiments import runs
 from lib.experiments.base import Experiment, RunOptions
-from lib.experiments.lmn_language import Pretraining, Text
+from lib.experiments.language import Text, lstm_run
 from lib.experiments.mbpa_language_sweep import (
     Setting,
     Sweep,
@@ -36,8 +35,7 @@ from lib.experiments.mbpa_language_sweep import (
 )
 from lib.experiments.mbpa_language_tables import FIGURE8, NAME
 from lib.experiments.mbpa_tables import PAPER
-from lib.tasks.language import LanguageTask, TextBlocks
-from lib.training import TrainingConfig, pick_device
+from lib.training import TrainingConfig
 from lib.training.checkpoint import load_checkpoint
 from lib.training.loop import make_optimizer
 
@@ -145,33 +143,14 @@ def config(variant: str, profile: str) -> dict[str, Any]:
 
 def pretraining(variant: str, profile: str, seed: int, options: RunOptions) -> runs.Run:
     """A corpus's run, ready to be done: training of the LSTM, then the tests."""
-    config = config_of(variant, profile)
-    corpus = load_corpus(config.corpus, config.source)
-    text = Text.of(corpus, pick_device(options.device))
-    task = LanguageTask(TextBlocks(text.train, config.block), TextBlocks(text.validation, config.block))
-    model = replace(config.model, words=len(corpus.words))
-    same = Pretraining(config.corpus, config.source, config.model, config.training, config.block)
 
-    def test(learner: LanguageModel) -> dict[str, Any]:
-        learner.eval()
-        if config.dynamic:
-            return dynamic_metrics(learner, text, config, run)
-        return metrics(learner, text, config.sweep, run)
+    def test(model: LanguageModel, text: Text, run: runs.Run) -> dict[str, Any]:
+        model.eval()
+        if run.config.dynamic:
+            return dynamic_metrics(model, text, run.config, run)
+        return metrics(model, text, run.config.sweep, run)
 
-    run = runs.Run(
-        experiment=NAME,
-        variant=variant,
-        profile=profile,
-        seed=seed,
-        options=options,
-        config=config,
-        data={"name": corpus.name, "sha256": corpus.digest, "is_standin": corpus.is_standin},
-        task=task,
-        build=lambda: LanguageModel(model, seed),
-        test=test,
-        trained_as=(f"{config.corpus}-lstm", same),
-    )
-    return run
+    return lstm_run(NAME, variant, profile, seed, options, config_of(variant, profile), test)
 
 
 def metrics(model: LanguageModel, text: Text, config: SweepConfig, run: runs.Run) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 // Content addressing by hand: slots and a key in the plane, and what is read (lib/memory/addressing.py, lib/memory/lrua.py).
 // `mount` puts it on a page; the default export does the same in a live notebook (anywidget). Slots count from 0.
 
-import { clamp, darkTheme, fixed, mountEach, node, onTheme, shape, sum } from "./page.js";
+import { clamp, darkTheme, draggable, fixed, mountEach, node, onTheme, shape, sum } from "./page.js";
 
 export const EPSILON = 1e-8; // as in lib/memory/addressing.py: an empty slot has similarity 0
 const HALF = 165, TIP = 140; // half of the drawing's side, and the reach of its plane, in pixels of the drawing
@@ -164,28 +164,14 @@ export function mount(el, start, { onChange = () => {} } = {}) {
     const vector = [(event.clientX - box.left - box.width / 2) * scale, (box.top + box.height / 2 - event.clientY) * scale];
     point(norm(vector) ? degrees(vector) : state.turn, norm(vector));
   };
-  handle.addEventListener("pointerdown", (event) => {
-    handle.setPointerCapture(event.pointerId);
-    story.setAttribute("aria-live", "off"); // not a word for every pixel
-  });
-  handle.addEventListener("pointermove", (event) => { if (handle.hasPointerCapture(event.pointerId)) drag(event); });
-  handle.addEventListener("lostpointercapture", () => {
-    story.setAttribute("aria-live", "polite");
-    story.textContent = "";
-    draw();
-  });
-  plane.addEventListener("click", (event) => { if (!handle.contains(event.target)) drag(event); });
-  handle.addEventListener("keydown", (event) => {
-    const fine = event.shiftKey, [angle, length] = [state.turn, norm(state.key)];
-    const action = {
+  const keyed = ({ key, shiftKey: fine }) => {
+    const [angle, length] = [state.turn, norm(state.key)];
+    return {
       ArrowLeft: () => point(angle + (fine ? 1 : 5), length), ArrowRight: () => point(angle - (fine ? 1 : 5), length),
       ArrowUp: () => point(angle, length + (fine ? 0.05 : 0.2)), ArrowDown: () => point(angle, length - (fine ? 0.05 : 0.2)),
-    }[event.key];
-    if (!action || event.altKey || event.ctrlKey || event.metaKey) return;
-    event.preventDefault();
-    event.stopPropagation();
-    action();
-  });
+    }[key];
+  };
+  draggable(plane, handle, { drag, keyed, story, draw });
 
   // ---- Light and dark -------------------------------------------------------------------------------------------
   const retheme = () => { root.dataset.theme = darkTheme() ? "dark" : "light"; };

@@ -1,7 +1,7 @@
 // A regression by hand: one query, its nearest samples, and what the network, attention and the fitted network answer
 // (lib/inspector/local_fit.py). `mount` puts it on a page; the default export does the same in a live notebook.
 
-import { clamp, darkTheme, fixed, mountEach, node, onTheme, range, renderer, shape, span, sum } from "./page.js";
+import { clamp, darkTheme, draggable, fixed, mountEach, node, onTheme, range, renderer, shape, span, sum } from "./page.js";
 
 const WIDTH = 720, HEIGHT = 380, LEFT = 40, RIGHT = 712, TOP = 10, BOTTOM = 356, LONGEST = 50, STEP = 0.05;
 
@@ -152,25 +152,12 @@ export function mount(el, content, { onChange = () => {}, ...view } = {}) {
     const box = plane.getBoundingClientRect(), at = ((event.clientX - box.left) * WIDTH) / box.width;
     move(((at - LEFT) / (RIGHT - LEFT)) * 2 * edge - edge);
   };
-  handle.addEventListener("pointerdown", (event) => {
-    handle.setPointerCapture(event.pointerId);
-    story.setAttribute("aria-live", "off"); // not a word for every pixel
-  });
-  handle.addEventListener("pointermove", (event) => { if (handle.hasPointerCapture(event.pointerId)) drag(event); });
-  handle.addEventListener("lostpointercapture", () => {
-    story.setAttribute("aria-live", "polite");
-    story.textContent = "";
-    draw();
-  });
-  plane.addEventListener("click", (event) => { if (!handle.contains(event.target)) drag(event); });
-  handle.addEventListener("keydown", (event) => {
-    const by = event.shiftKey ? STEP : 4 * STEP;
-    const to = { ArrowLeft: state.query - by, ArrowDown: state.query - by, ArrowRight: state.query + by, ArrowUp: state.query + by, Home: -edge, End: edge }[event.key];
-    if (to === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
-    event.preventDefault();
-    event.stopPropagation();
-    move(to);
-  });
+  const keyed = ({ key, shiftKey }) => {
+    const by = shiftKey ? STEP : 4 * STEP;
+    const to = { ArrowLeft: state.query - by, ArrowDown: state.query - by, ArrowRight: state.query + by, ArrowUp: state.query + by, Home: -edge, End: edge }[key];
+    return to === undefined ? null : () => move(to);
+  };
+  draggable(plane, handle, { drag, keyed, story, draw });
 
   const forgetTheme = onTheme(draw);
   draw();

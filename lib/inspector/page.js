@@ -53,6 +53,30 @@ export function onTheme(draw) {
   return () => { themes.disconnect(); system.removeEventListener("change", draw); };
 }
 
+/** Let a handle be dragged in its plane, be put where the plane is clicked, and be moved by keys.
+    drag(event): the pointer is there. keyed(event): what a key does, or nothing. story: a live region, silent meanwhile;
+    draw: tells it at the end. */
+export function draggable(plane, handle, { drag, keyed, story, draw }) {
+  handle.addEventListener("pointerdown", (event) => {
+    handle.setPointerCapture(event.pointerId);
+    story.setAttribute("aria-live", "off"); // not a word for every pixel
+  });
+  handle.addEventListener("pointermove", (event) => { if (handle.hasPointerCapture(event.pointerId)) drag(event); });
+  handle.addEventListener("lostpointercapture", () => {
+    story.setAttribute("aria-live", "polite");
+    story.textContent = "";
+    draw();
+  });
+  plane.addEventListener("click", (event) => { if (!handle.contains(event.target)) drag(event); });
+  handle.addEventListener("keydown", (event) => {
+    const action = keyed(event);
+    if (!action || event.altKey || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    event.stopPropagation();
+    action();
+  });
+}
+
 /** Call `mount(place, start)` for each view of a static page that is not mounted yet: its script follows its place. */
 export function mountEach(prefix, mount) {
   for (const script of document.querySelectorAll(`script.${prefix}-start:not([data-mounted])`)) {

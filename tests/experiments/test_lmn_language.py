@@ -1,7 +1,6 @@
 """Table 5: a run of each row at the smoke profile, how a text is read, and what the table and its claims say."""
 
 import math
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -13,10 +12,13 @@ from lib import ledger
 from lib.baselines.language import LanguageModel, LanguageModelConfig
 from lib.config import to_dict
 from lib.experiments import RunOptions, claims, lmn_language_tables
+from lib.experiments import language as texts
 from lib.experiments import lmn_language as language
+from lib.experiments.language import Text
 from lib.experiments.lmn_language import TextLMN, mean_loss, tune
 from lib.methods.lmn import LMN, LMNConfig
 from tests.cases import random_cases, seeds
+from tests.experiments.made_up import own_texts
 
 WORDS = 8
 
@@ -24,23 +26,11 @@ WORDS = 8
 @pytest.fixture
 def book(tmp_path, monkeypatch):
     """A project of its own, and a smoke profile shorter still."""
-    root = tmp_path / "project"
-    shutil.copytree(ledger.ROOT / "data" / "paper", root / "data" / "paper")
-    monkeypatch.setattr(ledger, "ROOT", root)
-    monkeypatch.setenv("BOOK_RESULTS_DIR", str(root / "data" / "results"))
-    config_of, load_corpus = language.config_of, language.load_corpus
 
-    def beginning(*which):
-        corpus = load_corpus(*which)
-        return replace(corpus, validation=corpus.validation[:601], test=corpus.test[:801])
-
-    def small(variant, profile):
-        found = config_of(variant, profile)
+    def small(found):
         return replace(found, training=replace(found.training, updates=10), combiner=replace(found.combiner, updates=2))
 
-    monkeypatch.setattr(language, "config_of", small)
-    monkeypatch.setattr(language, "load_corpus", beginning)
-    return root
+    return own_texts(tmp_path / "project", monkeypatch, language, small, validation=601, test=801)
 
 
 def run(root, variant) -> ledger.Record:
@@ -101,7 +91,7 @@ def test_the_trained_lstm_can_be_had_by_others(book):
     model = language.pretrained("text8", "smoke", 0, options)
     record = run(book, "text8-lstm")
     assert record.updates == model.blocks_trained == 10
-    text = language.Text.of(language.load_corpus("text8", "stand-in"), torch.device("cpu"))
+    text = Text.of(texts.load_corpus("text8", "stand-in"), torch.device("cpu"))
     assert mean_loss(model, text.test, 10) == pytest.approx(record.metrics["log_perplexity"], rel=1e-6)
 
 

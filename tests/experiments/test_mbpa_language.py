@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -22,6 +21,7 @@ from lib.experiments.mbpa_language_sweep import Setting, Sweep, SweepConfig, Wor
 from lib.methods.mbpa import MbPAConfig
 from lib.methods.mbpa_text import TextMbPA, TextMbPAConfig
 from tests.cases import random_cases, seeds
+from tests.experiments.made_up import own_texts
 
 WORDS = 12
 SMALL = SweepConfig(
@@ -42,23 +42,11 @@ SMALL = SweepConfig(
 @pytest.fixture
 def book(tmp_path, monkeypatch):
     """A project of its own, and a smoke profile shorter still."""
-    root = tmp_path / "project"
-    shutil.copytree(ledger.ROOT / "data" / "paper", root / "data" / "paper")
-    monkeypatch.setattr(ledger, "ROOT", root)
-    monkeypatch.setenv("BOOK_RESULTS_DIR", str(root / "data" / "results"))
-    config_of, load_corpus = language.config_of, language.load_corpus
 
-    def beginning(*which):
-        corpus = load_corpus(*which)
-        return replace(corpus, validation=corpus.validation[:1201], test=corpus.test[:1001])
-
-    def small(variant, profile):
-        found = config_of(variant, profile)
+    def small(found):
         return replace(found, training=replace(found.training, updates=10))
 
-    monkeypatch.setattr(language, "config_of", small)
-    monkeypatch.setattr(language, "load_corpus", beginning)
-    return root
+    return own_texts(tmp_path / "project", monkeypatch, language, small, validation=1201, test=1001)
 
 
 def run(root, variant) -> ledger.Record:
