@@ -12,7 +12,6 @@ from lib import ledger
 from lib.baselines.autoencoder import Autoencoder, AutoencoderConfig
 from lib.baselines.feedforward import FeedForwardConfig
 from lib.baselines.nearest_neighbour import knn_accuracy
-from lib.config import to_dict
 from lib.data import load_characters
 from lib.data.store import Characters
 from lib.experiments import omniglot, runs
@@ -60,22 +59,10 @@ def run(
         ledger.refuse_stand_in(ledger.record_name(experiment, variant, profile, seed), data)
         started = time.monotonic()
         metrics = score(config, characters, device, progress=options.progress)
-        record = ledger.Record(
-            experiment=experiment,
-            variant=variant,
-            profile=profile,
-            seed=seed,
-            config=to_dict(config),
-            metrics=metrics,
-            updates=0,
-            complete=True,
-            seconds=time.monotonic() - started,
-            machine=ledger.describe_machine(device),
-            commit=ledger.code_commit(),
-            data=data,
+        seconds = time.monotonic() - started
+        return runs.recorded(
+            experiment, variant, profile, seed, config, metrics, data=data, device=device, seconds=seconds
         )
-        ledger.save_record(record)
-        return record
     # What there is to learn from is the same, whatever the number of classes in a test episode.
     shown = omniglot.build_task(omniglot.OmniglotConfig(FeedForwardConfig()), characters, seed, device)
     autoencoder = runs.Run(

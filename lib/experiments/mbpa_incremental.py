@@ -185,22 +185,18 @@ def save(
     config: Any = None,
 ) -> ledger.Record:
     """Record what was measured on a split. config: of the run, where it is not the split's."""
-    record = ledger.Record(
-        experiment=experiment,
-        variant=variant,
-        profile=profile,
-        seed=seed,
-        config=to_dict(config or split.config),
-        metrics=metrics,
-        updates=split.config.training.updates,
-        complete=True,
-        seconds=time.monotonic() - started,
-        machine=ledger.describe_machine(split.features.device),
-        commit=ledger.code_commit(),
+    return runs.recorded(
+        experiment,
+        variant,
+        profile,
+        seed,
+        config or split.config,
+        metrics,
         data=split.pictures.data,
+        device=split.features.device,
+        seconds=time.monotonic() - started,
+        updates=split.config.training.updates,
     )
-    ledger.save_record(record)
-    return record
 
 
 def prepared(

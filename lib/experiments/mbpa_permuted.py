@@ -277,22 +277,18 @@ def run(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Re
         "setting": {"strength": strength, "fit": to_dict(fit) if fit else None},
         "tuning": {"strengths": tried_strengths, "fits": tried_fits},
     }
-    record = ledger.Record(
-        experiment=tables.FIGURE3,
-        variant=variant,
-        profile=profile,
-        seed=seed,
-        config=to_dict(config),
-        metrics=metrics,
-        updates=config.updates * config.tasks.tasks,
-        complete=True,
-        seconds=seconds,
-        machine=ledger.describe_machine(device),
-        commit=ledger.code_commit(),
+    return runs.recorded(
+        tables.FIGURE3,
+        variant,
+        profile,
+        seed,
+        config,
+        metrics,
         data=data,
+        device=device,
+        seconds=seconds,
+        updates=config.updates * config.tasks.tasks,
     )
-    ledger.save_record(record)
-    return record
 
 
 EXPERIMENTS = (

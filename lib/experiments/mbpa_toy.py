@@ -158,31 +158,29 @@ def run(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Re
     truth, right = after(grid, config), grid > 0.5
     found = answers(network, memory, grid.unsqueeze(1), fits["mbpa"])
     found["attention"] = answers(network, memory, grid.unsqueeze(1), fits["attention"])["attention"]
-    record = ledger.Record(
-        experiment=tables.FIGURE2,
-        variant=variant,
-        profile=profile,
-        seed=seed,
-        config=to_dict(config),
-        metrics={
-            "error": {name: error(each, truth) for name, each in found.items()},
-            "error_where_it_changed": {name: error(each[right], truth[right]) for name, each in found.items()},
-            "setting": {name: to_dict(fit) for name, fit in fits.items()},
-            "tuning": tried,
-            "grid": grid.tolist(),
-            "truth": truth.tolist(),
-            "answers": {name: each.tolist() for name, each in found.items()},
-            "memory": [memory.keys.squeeze(1).tolist(), memory.values.squeeze(1).tolist()],
-        },
-        updates=config.updates,
-        complete=True,
-        seconds=time.monotonic() - started,
-        machine=ledger.describe_machine(pick_device("cpu")),
-        commit=ledger.code_commit(),
+    metrics = {
+        "error": {name: error(each, truth) for name, each in found.items()},
+        "error_where_it_changed": {name: error(each[right], truth[right]) for name, each in found.items()},
+        "setting": {name: to_dict(fit) for name, fit in fits.items()},
+        "tuning": tried,
+        "grid": grid.tolist(),
+        "truth": truth.tolist(),
+        "answers": {name: each.tolist() for name, each in found.items()},
+        "memory": [memory.keys.squeeze(1).tolist(), memory.values.squeeze(1).tolist()],
+    }
+    seconds = time.monotonic() - started
+    return runs.recorded(
+        tables.FIGURE2,
+        variant,
+        profile,
+        seed,
+        config,
+        metrics,
         data=DATA,
+        device=pick_device("cpu"),
+        seconds=seconds,
+        updates=config.updates,
     )
-    ledger.save_record(record)
-    return record
 
 
 EXPERIMENTS = (

@@ -164,6 +164,38 @@ def curve_of(log: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def recorded(
+    experiment: str,
+    variant: str,
+    profile: str,
+    seed: int,
+    config: Any,
+    metrics: dict[str, Any],
+    *,
+    data: dict[str, Any],
+    device: torch.device,
+    seconds: float,
+    updates: int = 0,
+) -> ledger.Record:
+    """Save the record of what was done whole, and not as a `Run`. config: a dataclass."""
+    record = ledger.Record(
+        experiment=experiment,
+        variant=variant,
+        profile=profile,
+        seed=seed,
+        config=to_dict(config),
+        metrics=metrics,
+        updates=updates,
+        complete=True,
+        seconds=seconds,
+        machine=ledger.describe_machine(device),
+        commit=ledger.code_commit(),
+        data=data,
+    )
+    ledger.save_record(record)
+    return record
+
+
 def kept_path(name: str) -> Path:
     """Where the weights that go with a record are."""
     return ledger.ROOT / "data" / "checkpoints" / f"{name}.safetensors"
