@@ -243,13 +243,35 @@ def made_up_record(experiment, variant, seed, epochs=(0.1, 1.0, 3.0), **metrics)
     ledger.save_record(record)
 
 
+CHOSEN = {
+    "non-parametric": {"neighbours": 20, "share": 0.0, "steps": 0, "rate": 0.0},
+    "mixture": {"neighbours": 50, "share": 0.1, "steps": 0, "rate": 0.0},
+    "mbpa": {"neighbours": 50, "share": 0.0, "steps": 20, "rate": 0.003},
+}
+TRIED = [
+    {"neighbours": k, "share": share, "steps": steps, "rate": rate}
+    for k, share, steps, rate in ((10, 0.1, 1, 1e-3), (50, 0.5, 10, 3e-3), (100, 0.9, 20, 1e-2))
+]
+SETTINGS = {
+    "setting": {"rate": 1e-3, **CHOSEN},
+    "tuning": {
+        "parametric": [{"rate": rate} for rate in (1e-4, 1e-3, 1e-2)],
+        **{model: [{"setting": each} for each in TRIED] for model in CHOSEN},
+    },
+}
+
+
 def test_the_table_and_the_verdicts_read_the_records(book):
     level = {"mbpa": 0.6, "mixture": 0.5, "parametric": 0.4, "non-parametric": 0.3}
     for seed in range(3):
         accuracy = {m: dict.fromkeys(GROUPS, [a + seed / 100] * 3) for m, a in level.items()}
-        made_up_record("mbpa.table1", "tiny-imagenet", seed, accuracy=accuracy)
+        made_up_record("mbpa.table1", "tiny-imagenet", seed, accuracy=accuracy, **SETTINGS)
     rows = [row for row in tables.table1().rows if "Tiny" in row.source and row.label == "MbPA, new classes"]
     assert rows[0].cells[0] == "61.0 ± 2.5" and rows[0].cells[0] == rows[0].cells[5]
+    notes = {row.label: row.note for row in tables.table1().rows if "Tiny" in row.source}
+    assert notes["MbPA, new classes"].endswith("K = 50, T = 20, α = 0.003, at an end of what was tried: T")
+    assert notes["Mixture, old classes"].endswith("K = 50, λ = 0.1, at an end of what was tried: λ")
+    assert notes["Parametric, new classes"].endswith("α = 0.001")
     verdicts = {row.label: row.cells[0] for row in tables.incremental_claims().rows}
     assert verdicts["Table 1, Tiny ImageNet: MbPA is the best on new classes, at 0.1, 1 and 3 passes"] == claims.HOLDS
     for seed in range(3):
@@ -298,7 +320,7 @@ def test_every_claim_is_judged_once_its_runs_are_there(book):
     assert [row.cells[0] for row in found] == [claims.HOLDS] * 20, [
         row for row in found if row.cells[0] != claims.HOLDS
     ]
-    assert found[6].cells[1] == "25% to 75% of the neighbours"
+    assert found[6].cells[1] == "of the neighbours, in 2 of 2 splits, one picture each: 25% to 75%; 25% to 75%"
     rows = tables.figure6().rows
     assert [row.label for row in rows[:3]] == [f"memory of {share} of the pictures" for share in ("0.1", "0.25", "1")]
     assert rows[6].label == "MbPA, rate 0.0001" and rows[6].cells[0] == "50.0 ± 0.0"
