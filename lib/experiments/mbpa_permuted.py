@@ -6,15 +6,18 @@
 | `ewc` | the same, held in place by elastic weight consolidation | none |
 | `mbpa-N` | those of `mlp` | N examples of each task, whose nearest neighbours the network is fitted to |
 | `random-N` | those of `mlp` | the same, but neighbours are drawn at random |
+| `fresh-N` | fresh, never trained | as `mbpa-N`: what neighbours alone make of a network (not in the figure) |
 | `memory-N` | none | the same; what the nearest bear is the answer (equation 9; not in the figure) |
 | `ewc-mbpa-N` | those of `ewc` | as `mbpa-N` |
 
 f_γ is the identity: keys are pixels, and all weights of the network are fitted. A network is trained once for all rows
 that have its weights, and kept as it was after each task. The settings of EWC and of the local fit are chosen by the
-first seed, on validation images after the last task; each row has the same grid.
+first seed, on validation images after the last task; each row has the same grid. All rows of a seed are tested on the
+same images.
 """
 
 import itertools
+import json
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -67,14 +70,16 @@ class PermutedConfig:
     """The memory answers by itself, and no network is fitted."""
     fits: tuple[tuple[int, int, float], ...] = ()
     """(K, T, α) to choose from (paper: T from 1 to 20, α from 0 to 1)."""
-    tuned_on: int = 20
-    """Validation images of each task on which settings are chosen."""
-    tested_on: int = 200
-    """Test images of each task on which a fitted network is tested; one that is not fitted has all of them."""
+    tuned_on: int = 50
+    """Validation images of each task on which the local fit is chosen; EWC's strength has all of them."""
+    tested_on: int = 1_000
+    """Test images of each task, drawn anew for each task and seed, the same for all rows."""
+    fresh: bool = False
+    """The fit begins from weights that were never trained."""
 
 
 FITS = tuple(itertools.product((10, 50), (1, 5, 20), (0.01, 0.03, 0.1, 0.3, 1.0)))
-STRENGTHS = (10.0, 100.0, 1_000.0, 10_000.0, 100_000.0)
+STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0, 1_000.0, 10_000.0)
 ALONE = tuple((k, 0, 0.0) for k in (1, 3, 10, 50))
 MLP, EWC = PermutedConfig(), PermutedConfig(strengths=STRENGTHS)
 CONFIGS = {
@@ -82,6 +87,7 @@ CONFIGS = {
     "ewc": EWC,
     **{f"mbpa-{size}": replace(MLP, memory=size, fits=FITS) for size in tables.SIZES},
     "random-1000": replace(MLP, memory=1_000, neighbours="random", fits=FITS),
+    "fresh-1000": replace(MLP, memory=1_000, fresh=True, fits=FITS),
     "memory-1000": replace(MLP, memory=1_000, alone=True, fits=ALONE),
     **{f"ewc-mbpa-{size}": replace(EWC, memory=size, fits=FITS) for size in (100, 1_000)},
 }
@@ -90,9 +96,9 @@ CONFIGS = {
 def in_profile(paper: PermutedConfig, profile: str) -> PermutedConfig:
     """A config of the paper profile, cut down to another."""
     if profile == "paper":
-        return replace(paper, tested_on=1_000)
+        return paper
     if profile == "short":
-        return replace(paper, tested_on=50, tasks=replace(paper.tasks, tasks=10), updates=400)
+        return replace(paper, tested_on=100, tasks=replace(paper.tasks, tasks=10), updates=400)
     tasks = PermutationConfig(tasks=3, examples=200, validation=50, test=50)
     strengths, fits = paper.strengths[:2], paper.fits[::11]
     small = {"hidden": 16, "updates": 20, "batch_size": 32, "fisher_examples": 50, "tuned_on": 5, "tested_on": 10}
@@ -159,7 +165,8 @@ def train_in_turn(workplace: Workplace, strength: float | None) -> tuple[list[nn
 
 def trained_part(config: PermutedConfig) -> PermutedConfig:
     """All that the training of a network depends on."""
-    return replace(config, strengths=(), memory=0, neighbours="nearest", alone=False, fits=(), tuned_on=0, tested_on=0)
+    tested = {"memory": 0, "neighbours": "nearest", "alone": False, "fits": (), "tuned_on": 0, "tested_on": 0}
+    return replace(config, strengths=(), fresh=False, **tested)
 
 
 def memory_of(workplace: Workplace, tasks: int) -> EpisodicMemory:
@@ -180,8 +187,11 @@ def answers(
     memory: EpisodicMemory | None,
     fit: MbPAConfig | None,
     config: PermutedConfig,
+    seed: int = 0,
+    what: str = "",
 ) -> Bool[Tensor, " images"]:
-    """Whether each image is named rightly: by the network, or by the network fitted to what the memory has for it."""
+    """Whether each image is named rightly: by the network, or by the network fitted to what the memory has for it.
+    seed, what: by which random neighbours are drawn."""
     if memory is None or fit is None:
         return network(images.xs).argmax(1) == images.ys
     found = []
@@ -189,7 +199,7 @@ def answers(
         if config.neighbours == "nearest":
             context = memory.context(xs, fit.neighbours, fit.epsilon)
         else:
-            context = random_context(memory, len(xs), fit.neighbours, index)
+            context = random_context(memory, len(xs), fit.neighbours, seed, what, index)
         if config.alone:
             found.append(from_memory(context, network[-1].out_features).argmax(1))
         else:
@@ -197,9 +207,10 @@ def answers(
     return torch.cat(found) == images.ys
 
 
-def random_context(memory: EpisodicMemory, queries: int, k: int, index: int) -> Context:
-    """For each query k pairs of the memory, drawn at random and weighted alike."""
-    draws = torch.randint(len(memory), (queries, k), generator=generator(0, "random neighbours", index))
+def random_context(memory: EpisodicMemory, queries: int, k: int, seed: int, what: str, index: int) -> Context:
+    """For each query k pairs of the memory, drawn at random and weighted alike: by the seed, what is tested, and a
+    number."""
+    draws = torch.randint(len(memory), (queries, k), generator=generator(seed, f"random neighbours, {what}", index))
     at = draws.to(memory.keys.device)
     return Context(memory.keys[at], memory.values[at], memory.keys.new_full((queries, k), 1 / k))
 
@@ -211,9 +222,58 @@ def accuracy_on(
     memory = memory_of(workplace, task + 1) if fit else None
     found = []
     for earlier in range(task + 1):
-        images = Images(*(each[:count] for each in workplace.tasks.images(earlier, part)))
-        found.append(answers(network, images, memory, fit, workplace.config).float().mean().item())
+        images = some_images(workplace, earlier, part, count)
+        what = f"{part} of task {earlier} after {task}"
+        found.append(
+            answers(network, images, memory, fit, workplace.config, workplace.tasks.seed, what).float().mean().item()
+        )
     return found
+
+
+def some_images(workplace: Workplace, task: int, part: str, count: int) -> Images:
+    """So many images of a task, or all, drawn by seed and task."""
+    images = workplace.tasks.images(task, part)
+    draws = torch.randperm(len(images.ys), generator=generator(workplace.tasks.seed, f"{part} images", task))
+    at = draws[:count].to(workplace.device)
+    return Images(images.xs[at], images.ys[at])
+
+
+def of_own_task(workplace: Workplace, fit: MbPAConfig) -> float:
+    """After the last task, the share of a test image's nearest neighbours that are of its own task."""
+    config, found = workplace.config, []
+    memory = memory_of(workplace, config.tasks.tasks)
+    for task in range(config.tasks.tasks):
+        images = some_images(workplace, task, "test", config.tested_on)
+        found.append((memory.nearest(images.xs, fit.neighbours).positions // config.memory == task).float().mean())
+    return torch.stack(found).mean().item()
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Settings that did best on validation images of the first seed, and how each did."""
+
+    strength: float | None
+    fit: MbPAConfig | None
+    tried: dict[str, list[dict[str, Any]]]
+
+
+def chosen(workplace: Workplace, before: ledger.Record | None) -> Chosen:
+    """EWC's strength, then the local fit. before: the first seed's record of the same row, where there is one."""
+    if before:
+        setting = before.metrics["setting"]
+        return Chosen(
+            setting["strength"], MbPAConfig(**setting["fit"]) if setting["fit"] else None, before.metrics["tuning"]
+        )
+    strength, strengths = chosen_strength(workplace)
+    fit, fits = chosen_fit(workplace, networks_of(workplace, strength)[0][-1])
+    return Chosen(strength, fit, {"strengths": strengths, "fits": fits})
+
+
+def networks_of(workplace: Workplace, strength: float | None) -> tuple[list[nn.Sequential], float]:
+    """The network after each task, and the seconds of its training."""
+    if workplace.config.fresh:
+        return [workplace.network()] * workplace.config.tasks.tasks, 0.0
+    return train_in_turn(workplace, strength)
 
 
 def chosen_strength(workplace: Workplace) -> tuple[float | None, list[dict[str, float]]]:
@@ -257,26 +317,25 @@ def run(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Re
         kept = f"{data['name'].replace(' ', '-')}-{profile}-{own_seed}"
         return Workplace(config, tasks, options.runs / tables.FIGURE3 / kept, device, options.progress)
 
-    first = workplace(0)
-    strength, tried_strengths = chosen_strength(first)
-    networks, _ = train_in_turn(first, strength)
-    fit, tried_fits = chosen_fit(first, networks[-1])
+    first = ledger.find_record(tables.FIGURE3, variant, profile, 0)
+    same = first is not None and (first.config, first.data) == (json.loads(json.dumps(to_dict(config))), data)
+    best = chosen(workplace(0), first if same else None)
     own = workplace(seed)
-    networks, seconds = train_in_turn(own, strength)
-    count = config.tested_on if fit else config.tasks.test
+    networks, seconds = networks_of(own, best.strength)
     started = time.monotonic()
     by_task = [
-        accuracy_on(own, network, task, fit, "test", count)
+        accuracy_on(own, network, task, best.fit, "test", config.tested_on)
         for task, network in tqdm(list(enumerate(networks)), disable=not options.progress, desc="test", leave=False)
     ]
     metrics = {
         "mean_accuracy": [sum(each) / len(each) for each in by_task],
         "by_task": by_task[-1],
-        "images_a_task": count,
         "test_seconds": time.monotonic() - started,
-        "setting": {"strength": strength, "fit": to_dict(fit) if fit else None},
-        "tuning": {"strengths": tried_strengths, "fits": tried_fits},
+        "setting": {"strength": best.strength, "fit": to_dict(best.fit) if best.fit else None},
+        "tuning": best.tried,
     }
+    if best.fit and config.neighbours == "nearest":
+        metrics["own_task"] = of_own_task(own, best.fit)
     return runs.recorded(
         tables.FIGURE3,
         variant,
@@ -287,7 +346,7 @@ def run(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Re
         data=data,
         device=device,
         seconds=seconds,
-        updates=config.updates * config.tasks.tasks,
+        updates=0 if config.fresh or config.alone else config.updates * config.tasks.tasks,
     )
 
 
