@@ -5,7 +5,7 @@ What the beginning of a training does not show yet is not held against the claim
 another there does not settle who is at the end.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lib import ledger, report
@@ -13,6 +13,8 @@ from lib.ledger import Record
 
 HOLDS, IN_PART, FAILS = "holds", "holds in part", "does not hold here"
 NOT_YET, SO_FAR = "not reached yet", "holds so far"  # of runs shorter than the paper's
+UNDECIDED = "not to be told apart here"  # the difference is within its error
+TOO_FEW = "not judged: too few seeds"
 EXCEEDED = "does not hold: ours does better"  # which more training cannot undo
 
 
@@ -31,6 +33,10 @@ class Claim:
     """One network with another, which could still fall behind or catch up."""
     all_seeds: bool = False
     """The judge is given, for each run, the records of all seeds that all runs have; else the record of seed 0."""
+    settled: bool = False
+    """Of shorter runs, too, a claim that fails is not one that would come true with more training."""
+    seeds: int = 1
+    """Without so many there is no interval, and no verdict."""
 
 
 def verdicts(claims: tuple[Claim, ...], paper: str) -> report.Table:
@@ -41,13 +47,30 @@ def verdicts(claims: tuple[Claim, ...], paper: str) -> report.Table:
         verdict, evidence, note = report.NOT_RUN, "–", ""
         if found:
             verdict, evidence = claim.judge(*(found if claim.all_seeds else (records[0] for records in found)))
-            if not all(r.profile == "paper" and r.complete for records in found for r in records):
-                verdict = {FAILS: NOT_YET, HOLDS: SO_FAR if claim.compares else HOLDS}.get(verdict, verdict)
+            if len(found[0]) < claim.seeds:
+                verdict = TOO_FEW
+            elif not all(r.profile == "paper" and r.complete for records in found for r in records):
+                fails, holds = (FAILS if claim.settled else NOT_YET), (SO_FAR if claim.compares else HOLDS)
+                verdict = {FAILS: fails, HOLDS: holds}.get(verdict, verdict)
             of = [f"{records[0].variant}: {report.note_on(records)}" for records in found]
             note = f"{found[0][0].profile} profile; " + "; ".join(of)
         rows.append(report.Row(f"{claim.figure}: {claim.text}", claim.criterion, (verdict, evidence), note))
     caption = f"Claims of {paper} and what our records say"
     return report.Table(caption, ("verdict", "numbers"), tuple(rows), ("claim", "criterion"))
+
+
+def ahead(gains: Sequence[float]) -> bool | None:
+    """Over the seeds, is the mean gain above 0 by more than its interval? False: below, by more; None: neither."""
+    mean, half = ledger.mean_and_interval(list(gains))
+    half = half or 0.0
+    return True if mean - half > 0 else False if mean + half < 0 else None
+
+
+def share(right: Sequence[bool | None]) -> str:
+    """A verdict on several comparisons, of which each came true, did not, or could not be told apart (None)."""
+    if any(right):
+        return HOLDS if all(right) else IN_PART
+    return UNDECIDED if None in right else FAILS
 
 
 def _records(runs: tuple[tuple[str, str], ...], all_seeds: bool) -> list[list[Record]]:

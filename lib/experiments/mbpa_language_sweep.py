@@ -27,12 +27,13 @@ from lib.baselines.language import LanguageModel
 from lib.baselines.neural_cache import cache_at
 from lib.config import to_dict
 from lib.methods.mbpa import MbPAConfig
-from lib.methods.mbpa_likely import fitted_at, log_totals
+from lib.methods.mbpa_likely import TOGETHER, fitted_at, log_totals, neighbours_at
 from lib.training.checkpoint import load_extra, save_checkpoint
 
 PIECE = 1_000  # words whose log-likelihoods are kept in one file
 FORM = 1  # to be raised when another thing is computed, so that nothing kept earlier is taken for it
-CHECKED = 20  # words at which the fit of the likely words is compared with that of all
+CHECKED = 50  # words at which the fit of the likely words is compared with that of all
+BLOCKS = 100  # stretches of a text whose means give standard errors: words near each other gain alike
 ROWS = {"lstm-cache": "cache", "lstm-mbpa": "mbpa", "lstm-mbpa-cache": "both"}  # of table 2, and what they mix
 BUCKETS = 5
 
@@ -57,7 +58,7 @@ class SweepConfig:
     """θ of the cache (paper: silent)."""
     wider_neighbours: tuple[int, ...] = (16, 64)
     """K beyond the paper's grid, for rows of their own."""
-    wider_rates: tuple[float, ...] = (2.0,)
+    wider_rates: tuple[float, ...] = (2.0, 4.0)
     """α beyond the paper's grid."""
     wider_shares: tuple[float, ...] = (0.2, 0.3, 0.4)
     """λ beyond the paper's grid."""
@@ -288,27 +289,61 @@ def exactness(words: Words, setting: Setting) -> dict[str, float]:
     return {"likely": words.likely, **found}
 
 
+def reach(words: Words, size: int, neighbours: int, rate: float) -> dict[str, float]:
+    """How far one step of the paper's setting reaches, in the mean over some words: the largest weight, the sum of the
+    kernel's values by which the weights are divided, and by how much the log-likelihood of what came changes, in nats
+    and either way. Words without a past are left out."""
+    some = replace(words, at=words.at[words.at > neighbours], progress=False)
+    fit = MbPAConfig(neighbours=neighbours)
+    nearest, total = [], []
+    for at in some.at.split(TOGETHER):
+        positions, weights = neighbours_at(some.hidden, at, size, fit)
+        most, which = weights.max(1)
+        there = some.hidden[positions.gather(1, which.unsqueeze(1)).squeeze(1)]
+        nearest.append(most)
+        total.append(1 / (fit.epsilon + (there - some.hidden[at]).square().sum(1)) / most)
+    fitted = some.fitted(size, neighbours, 0.0, [rate], [1])[:, 0, 0]
+    return {
+        "largest_weight": torch.cat(nearest).mean().item(),
+        "kernel_sum": torch.cat(total).mean().item(),
+        "change": (fitted - some.network()).abs().mean().item(),
+        "words": len(some.at),
+    }
+
+
+def with_error(differences: Float[Tensor, " words"]) -> tuple[float, float]:
+    """Mean over the words of a text, in their order, and its standard error by the means of stretches of it."""
+    means = torch.stack([part.mean() for part in differences.double().tensor_split(min(BLOCKS, len(differences)))])
+    return differences.double().mean().item(), means.std().item() / len(means) ** 0.5
+
+
 def table2(sweep: Sweep, test: Words, wider: bool, progress: bool = False) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The rows of table 2 with what was chosen for them, and their log-likelihoods on the test text.
 
-    A row's `gain` is its perplexity's below the LSTM's, with its standard error: words differ in how much they gain.
+    A row's `gain` is its perplexity's below the LSTM's, with its standard error; `ahead` is by how many nats a word it
+    is ahead of each other row, with the standard error.
     """
     lstm = test.network().double()
-    found = {"lstm": lstm}
-    rows = {"lstm": {"validation_perplexity": sweep.perplexity(Setting(0)), "perplexity": perplexity_of(lstm)}}
+    found, rows = {"lstm": lstm}, {"lstm": row_of(lstm, None, sweep.perplexity(Setting(0)))}
     for row, mixes in ROWS.items():
         setting, validation = sweep.best(mixes, wider)
         found[row] = log_likelihood(test, setting)
-        ahead, perplexity = found[row] - lstm, perplexity_of(found[row])
-        rows[row] = {
-            "setting": to_dict(setting),
-            "at_end": sweep.at_ends(setting, mixes, wider),
-            "validation_perplexity": validation,
-            "perplexity": perplexity,
-            "gain": rows["lstm"]["perplexity"] - perplexity,
-            "gain_error": perplexity * ahead.std().item() / len(ahead) ** 0.5,
-        }
+        rows[row] = row_of(found[row], lstm, validation)
+        rows[row] |= {"setting": to_dict(setting), "at_end": sweep.at_ends(setting, mixes, wider)}
+    for row in ROWS:
+        rows[row]["ahead"] = {o: list(with_error(found[row] - found[o])) for o in found if o != row}
     return rows, found
+
+
+def row_of(
+    log_likelihood: Float[Tensor, " words"], lstm: Float[Tensor, " words"] | None, validation: float | None
+) -> dict[str, Any]:
+    """Perplexities of a row, and its gain on the LSTM if it is not the LSTM itself."""
+    row: dict[str, Any] = {"validation_perplexity": validation, "perplexity": perplexity_of(log_likelihood)}
+    if lstm is not None:
+        _, error = with_error(log_likelihood - lstm)
+        row |= {"gain": perplexity_of(lstm) - row["perplexity"], "gain_error": row["perplexity"] * error}
+    return row
 
 
 def perplexity_of(log_likelihood: Float[Tensor, " words"]) -> float:

@@ -3,7 +3,8 @@
 // as lib/methods/mbpa.py does it: a page needs no kernel. Positions, classes and steps count from 0, as in the trace.
 
 import {
-  clamp, darkTheme, fixed, mountEach, node, onTheme, PAUSE, PLAY, range, renderer, shape, span, sum, unpackArrays,
+  clamp, darkTheme, fixed, folded, lineSample, listbox, MARKS, mountEach, node, onTheme, PAUSE, PLAY, range, renderer, shape, span, speaker, sum,
+  unpackArrays,
 } from "./page.js";
 
 const LONGEST = 30, MOST = 50, SHOWN = 10; // of T, of K, of the classes that are listed
@@ -104,6 +105,8 @@ export function describe(trace, { query, step }, { context, steps }) {
   return `${first}${memory}After ${count(step, "step")} it has ${percent(p[y])}, and the answer is ${name(top(p))}${right(top(p))}. θ has moved by ${fixed(moved, 3)}.`;
 }
 
+const DOTS = { true: "circle", first: "square", last: "diamond", moved: "circle" }; // a mark for each line of a chart
+
 /** Draw lines over the steps into an <svg>: [{ kind, values }], from 0 to `high`. Returns the step at a place. */
 function drawChart(svg, { lines, cursor, high }) {
   const T = lines[0].values.length - 1, width = Math.max(svg.clientWidth, 200), height = 150, left = 40, right = width - 12, above = 10, bottom = height - 24;
@@ -116,7 +119,7 @@ function drawChart(svg, { lines, cursor, high }) {
     ...range(T + 1).filter((t) => t % every === 0).map((t) => shape("text", { x: x(t), y: height - 8, "text-anchor": "middle" }, String(t))),
     shape("path", { class: "em-cursor", d: `M${x(cursor)} ${above}V${bottom}` }),
     ...lines.map(({ kind, values }) => shape("path", { class: `em-line em-line-${kind}`, d: `M${values.map((value, t) => `${x(t).toFixed(1)} ${y(value).toFixed(1)}`).join("L")}` })),
-    ...lines.map(({ kind, values }) => shape("circle", { class: `em-dot-${kind}`, cx: x(cursor), cy: y(values[cursor]), r: 3.5 })));
+    ...lines.map(({ kind, values }) => shape("path", { class: `em-dot-${kind}`, d: MARKS[DOTS[kind]], transform: `translate(${x(cursor)} ${y(values[cursor])}) scale(0.8)` })));
   return (clientX) => clamp(Math.round(((clientX - svg.getBoundingClientRect().left - left) * T) / (right - left)), 0, T);
 }
 
@@ -143,7 +146,7 @@ export function mount(el, payload, { onChange = () => {}, ...view } = {}) {
 
   const slider = (name, label, attributes, read) => {
     const input = node("input", { type: "range", id: `${id}-${name}`, ...attributes, oninput: () => set(read(Number(input.value))) });
-    const value = node("output", { for: `${id}-${name}` });
+    const value = node("span", { class: "em-value", "aria-hidden": "true" }); // the slider itself says it
     return { input, value, row: node("div", { class: "em-setting" }, node("label", { for: `${id}-${name}` }, label), value, input) };
   };
   const sliders = {
@@ -159,53 +162,47 @@ export function mount(el, payload, { onChange = () => {}, ...view } = {}) {
   });
   const reset = node("button", { type: "button", class: "em-plain", onclick: () => show({ settings: atStart, step: atStart.steps, without: [] }) }, "All as at the start");
 
-  const result = node("p", { class: "em-result", "aria-live": "polite" }), story = node("p", { class: "em-story", "aria-live": "polite" });
+  const result = node("p", { class: "em-result" }), story = node("p", { class: "em-story" }), { region, tell } = speaker();
   const play = node("button", { type: "button", class: "em-play", onclick: () => playing(timer === null) },
     shape("svg", { viewBox: "0 0 14 14", "aria-hidden": "true" }, shape("path")));
   const stepper = node("input", { type: "range", class: "em-stepper", min: 0, step: 1, "aria-label": "Step", oninput: () => show({ step: Number(stepper.value) }) });
   const clock = node("span", { class: "em-clock" });
-  const queries = node("div", { class: "em-row", role: "group", "aria-label": "The queries. Up and down move, Enter chooses one." });
-  const neighbours = node("div", { class: "em-row", role: "group" }), neighboursTitle = node("p", { class: "em-label" });
+  const { list: queries, fill: fillQueries } = listbox({ class: "em-row", "aria-orientation": "horizontal", "aria-label": "The queries" });
+  const { list: neighbours, fill: fillNeighbours } = listbox({ class: "em-row", "aria-orientation": "horizontal", "aria-label": "The neighbours, the nearest first",
+    "aria-keyshortcuts": "Delete" });
+  const neighboursTitle = node("p", { class: "em-label" });
   const asked = node("div", { class: "em-asked" }), answers = node("ul", { class: "em-answers" }), others = node("p", { class: "em-note" });
   const about = node("div", { class: "em-card em-about" }), gone = node("div", { class: "em-row em-gone" });
   const chart = (label) => node("div", { class: "em-card em-chart" }, node("p", { class: "em-label" }, label), shape("svg", { role: "img" }), node("p", { class: "em-keys" }));
   const curves = chart("Class probabilities, by step"), movement = chart("How far θ has moved, ‖θₓ − θ‖, by step");
+  const numbers = folded("The two charts as numbers", stepsAsNumbers);
   const key = (kind, text) => span(node("i", { class: `em-sample em-sample-${kind}`, "aria-hidden": "true" }), text);
   const root = node("div", { class: "episodic-memory tex2jax_ignore mathjax_ignore", role: "group", tabindex: -1,
     "aria-label": `Episodic memory: ${trace.title}`, "data-lm-suppress-shortcuts": "true" },
   node("p", { class: "em-title" }, trace.title), node("p", { class: "em-note" }, trace.note),
-  node("p", { class: "em-label em-first" }, "Choose a query. Below each: does the network name its class, before the fit and after it?"), queries, result,
+  node("p", { class: "em-label em-first" }, "Choose a query: arrow keys move, Enter chooses. Below each: does the network name its class (✓) or not (✗), before the fit and after it?"), queries, result,
   node("div", { class: "em-settings" }, ...Object.values(sliders).map(({ row }) => row)),
   node("div", { class: "em-choice" }, node("fieldset", {}, node("legend", {}, "Optimizer"), ...radios.map(({ row }) => row)), reset),
   node("div", { class: "em-controls" }, play, stepper, clock), story,
   node("div", { class: "em-cards" },
     node("div", { class: "em-card em-wide" }, node("p", { class: "em-label" }, "Class probabilities, ", key("before", "by the network alone"), key("now", "at this step")),
       node("div", { class: "em-both" }, asked, node("div", {}, answers, others))), about),
-  neighboursTitle, neighbours, gone, node("div", { class: "em-cards" }, curves, movement));
+  neighboursTitle, neighbours, gone, node("div", { class: "em-cards" }, curves, movement), numbers.place, region);
 
   const bar = (kind, value) => node("span", { class: "em-track" }, node("span", { class: `em-fill em-fill-${kind}`, style: { width: `${100 * clamp(value, 0, 1)}%` } }));
   const now = () => fits[state.query];
   const picked = () => (now().context.some(({ position }) => position === state.neighbour) || state.without.includes(state.neighbour) ? state.neighbour : now().context[0].position);
   const sign = (right) => span(right ? "✓" : "✗");
 
-  /** Fill a row with buttons, of which one is a stop of the tab key, without losing the focus. */
-  function fill(row, buttons, pressed) {
-    const focused = row.contains(document.activeElement) ? document.activeElement.dataset.key : null;
-    row.replaceChildren(...buttons);
-    const stop = buttons.find((each) => each.dataset.key === focused) ?? buttons.find((each) => each.dataset.key === pressed) ?? buttons[0];
-    buttons.forEach((each) => { each.tabIndex = each === stop ? 0 : -1; });
-    if (focused !== null && stop) stop.focus({ preventScroll: true });
-  }
-
   // The style sheet writes a neighbour's weight: the button's own name says it in words.
-  const thumb = (what, image, label, foot, attributes) => node("button", { type: "button", class: `em-thumb em-is-${what}`, title: trace.names[label], ...attributes },
-    picture(image, 48), node("span", { class: "em-name" }, trace.names[label]), node("span", { class: "em-foot", "aria-hidden": "true" }, ...foot));
+  const thumb = (what, image, label, foot, attributes) => node("button", { type: "button", class: `em-thumb em-is-${what}`, ...attributes },
+    picture(image, 48), node("span", { class: "em-name" }, trace.names[label], what === "same" ? " ◂" : ""), node("span", { class: "em-foot", "aria-hidden": "true" }, ...foot));
 
   function drawQueries() {
     const right = (query, step) => top(fits[query].steps[step].p) === trace.truth[query], last = state.settings.steps;
-    fill(queries, range(trace.Q).map((query) => {
+    fillQueries(range(trace.Q).map((query) => {
       const y = trace.truth[query], [was, is] = [right(query, 0), right(query, last)];
-      return thumb("query", trace.queryImages[query], y, [sign(was), " → ", sign(is)], { "data-key": query, "aria-pressed": String(query === state.query),
+      return thumb("query", trace.queryImages[query], y, [sign(was), " → ", sign(is)], { "data-key": query,
         "aria-label": `query ${query}, ${trace.names[y]}: ${was ? "right" : "wrong"} before, ${is ? "right" : "wrong"} after`, onclick: () => show({ query, neighbour: null }) });
     }), String(state.query));
     const rights = (step, which = () => true) => range(trace.Q).filter((query) => which(trace.truth[query]) && right(query, step)).length;
@@ -221,7 +218,7 @@ export function mount(el, payload, { onChange = () => {}, ...view } = {}) {
     const listed = [...new Set(wanted)].slice(0, SHOWN).sort((a, b) => Math.max(p[b], before[b]) - Math.max(p[a], before[a]));
     asked.replaceChildren(picture(trace.queryImages[state.query], 112), node("p", {}, node("b", {}, trace.names[y])), node("p", { class: "em-note" }, `query ${state.query}`));
     answers.replaceChildren(...listed.map((label) => node("li", { class: label === y ? "em-true" : "" },
-      node("span", { class: "em-name", title: trace.names[label] }, trace.names[label], label === y ? " ◂" : ""),
+      node("span", { class: "em-name" }, trace.names[label], label === y ? " ◂" : ""),
       node("span", { class: "em-bars" }, bar("before", before[label]), bar("now", p[label])),
       node("span", { class: "em-numbers" }, span(percent(before[label])), span(`→ ${percent(p[label])}`)),
       node("small", {}, `${trace.known.size ? (trace.known.has(label) ? "known" : "new") : ""}${trace.known.size ? ", " : ""}` +
@@ -233,10 +230,9 @@ export function mount(el, payload, { onChange = () => {}, ...view } = {}) {
   function drawNeighbours() {
     const { context } = now(), most = context[0].weight, y = trace.truth[state.query], chosen = picked();
     neighboursTitle.textContent = `The ${context.length === 1 ? "nearest" : `${context.length} nearest`} of ${trace.N - state.without.length} keys in memory, each with its weight w. ` +
-      "A frame marks the query's own class. Up and down move, Enter tells of one, Delete takes it out.";
-    neighbours.setAttribute("aria-label", "The neighbours, the nearest first. Up and down move, Enter tells of one, Delete takes it out of memory.");
-    fill(neighbours, context.map(({ position, label, weight }, rank) => thumb(label === y ? "same" : "other", trace.images[position], label,
-      [node("span", { class: "em-number", "data-text": fixed(weight, 3) }), bar("weight", weight / most)], { "data-key": position, "aria-pressed": String(position === chosen), onclick: () => show({ neighbour: position }),
+      "A frame and ◂ mark the query's own class. Arrow keys move, Enter tells of one, Delete takes it out.";
+    fillNeighbours(context.map(({ position, label, weight }, rank) => thumb(label === y ? "same" : "other", trace.images[position], label,
+      [node("span", { class: "em-number", "data-text": fixed(weight, 3) }), bar("weight", weight / most)], { "data-key": position, onclick: () => show({ neighbour: position }),
         "aria-label": `neighbour ${rank + 1}, ${trace.names[label]}${label === y ? ", of the query's class" : ""}: weight ${fixed(weight, 3)}` })), String(chosen));
     gone.hidden = !state.without.length;
     gone.replaceChildren(node("p", { class: "em-label" }, "Taken out of memory:"), ...state.without.map((position) => node("button", { type: "button", class: "em-plain em-back",
@@ -255,20 +251,30 @@ export function mount(el, payload, { onChange = () => {}, ...view } = {}) {
     if (focused) button.focus({ preventScroll: true });
   }
 
-  function drawCharts() {
-    const { steps } = now(), y = trace.truth[state.query], first = top(steps[0].p), last = top(steps[state.settings.steps].p), of = (label) => steps.map(({ p }) => p[label]);
-    const lines = [{ kind: "last", label: last }, { kind: "first", label: first }, { kind: "true", label: y }]
-      .filter(({ kind, label }) => kind === "true" || (label !== y && (kind === "first" || label !== first)));
-    stepAt.curves = drawChart(curves.querySelector("svg"), { cursor: state.step, high: 1, lines: lines.map(({ kind, label }) => ({ kind, values: of(label) })) });
+  /** What the chart of probabilities shows: the query's class, and what is said at first and at last where that is another. */
+  function shownLines() {
+    const { steps } = now(), y = trace.truth[state.query], first = top(steps[0].p), last = top(steps[state.settings.steps].p);
     const words = { true: "the query's class", first: "what the network says alone", last: "what the fitted one says" };
-    curves.querySelector(".em-keys").replaceChildren(...[...lines].reverse().map(({ kind, label }) => key(kind, `${trace.names[label]}: ${words[kind]}`)));
-    curves.querySelector("svg").setAttribute("aria-label", `Over ${count(state.settings.steps, "step")}: ` +
-      [...lines].reverse().map(({ label }) => `${trace.names[label]} from ${percent(of(label)[0])} to ${percent(of(label).at(-1))}`).join(", ") + ".");
-    const moved = steps.map((each) => each.moved);
-    stepAt.movement = drawChart(movement.querySelector("svg"), { cursor: state.step, high: Math.max(...moved, 1e-3), lines: [{ kind: "moved", values: moved }] });
-    movement.querySelector(".em-keys").replaceChildren(span(`at this step ${fixed(moved[state.step], 3)}; ‖θ‖ = ${fixed(Math.hypot(...trace.theta), 2)}; ` +
-      `loss of the neighbours ${fixed(steps[0].loss, 3)} → ${fixed(steps[state.step].loss, 3)}`));
-    movement.querySelector("svg").setAttribute("aria-label", `θ moves by ${fixed(moved.at(-1), 3)} in ${count(state.settings.steps, "step")}.`);
+    return [["true", y], ["first", first], ["last", last]].filter(([kind, label]) => kind === "true" || (label !== y && (kind === "first" || label !== first)))
+      .map(([kind, label]) => ({ kind, name: trace.names[label], words: words[kind], values: steps.map(({ p }) => p[label]) }));
+  }
+  function stepsAsNumbers() {
+    const { steps } = now(), lines = shownLines();
+    return [{ caption: `Query ${state.query}, ${trace.names[trace.truth[state.query]]}`, heads: ["step", ...lines.map(({ name, words }) => `${name}: ${words}`), "‖θₓ − θ‖", "loss of the neighbours"],
+      rows: steps.map(({ moved, loss }, t) => [String(t), ...lines.map(({ values }) => percent(values[t])), fixed(moved, 3), fixed(loss, 3)]) }];
+  }
+  function drawCharts() {
+    const { steps } = now(), lines = shownLines(), T = state.settings.steps, moved = steps.map((each) => each.moved), at = state.step;
+    stepAt.curves = drawChart(curves.querySelector("svg"), { cursor: at, high: 1, lines: [...lines].reverse() });
+    curves.querySelector(".em-keys").replaceChildren(...lines.map(({ kind, name, words }) =>
+      span(lineSample(`em-line em-line-${kind}`, `em-dot-${kind}`, MARKS[DOTS[kind]]), `${name}: ${words}`)));
+    curves.querySelector("svg").setAttribute("aria-label", `Class probabilities at the steps 0, ${at} and ${T}: ` +
+      `${lines.map(({ name, words, values }) => `${name}, ${words}, ${[0, at, T].map((t) => percent(values[t])).join(", ")}`).join("; ")}. All steps are in the table below.`);
+    stepAt.movement = drawChart(movement.querySelector("svg"), { cursor: at, high: Math.max(...moved, 1e-3), lines: [{ kind: "moved", values: moved }] });
+    movement.querySelector(".em-keys").replaceChildren(span(`at this step ${fixed(moved[at], 3)}; ‖θ‖ = ${fixed(Math.hypot(...trace.theta), 2)}; ` +
+      `loss of the neighbours ${fixed(steps[0].loss, 3)} → ${fixed(steps[at].loss, 3)}`));
+    movement.querySelector("svg").setAttribute("aria-label", `How far θ has moved at the steps 0, ${at} and ${T}: ${[0, at, T].map((t) => fixed(moved[t], 3)).join(", ")}. All steps are in the table below.`);
+    numbers.draw();
   }
 
   function draw() {
@@ -291,7 +297,12 @@ export function mount(el, payload, { onChange = () => {}, ...view } = {}) {
     drawNeighbours();
     drawAbout();
     drawCharts();
+    speak();
   }
+  /** Read aloud what changed, but not step by step while it plays. A neighbour is told of when one was chosen. */
+  const speak = () => {
+    if (timer === null) tell(result.textContent, story.textContent, state.neighbour === null ? "" : [...about.querySelectorAll("p")].map((each) => each.textContent).join(" "));
+  };
 
   // ---- Keeping it all up to date ----------------------------------------------------------------------------------
   const refit = () => { fits = range(trace.Q).map((query) => fit(trace, query, state.settings, state.without)); };
@@ -318,9 +329,9 @@ export function mount(el, payload, { onChange = () => {}, ...view } = {}) {
     timer = null;
     if (start && state.step === state.settings.steps) show({ step: 0 });
     if (start) timer = setInterval(() => (state.step < state.settings.steps ? show({ step: state.step + 1 }) : playing(false)), 900);
-    story.setAttribute("aria-live", start ? "off" : "polite");
     play.setAttribute("aria-label", start ? "Pause" : "Play");
     play.querySelector("path").setAttribute("d", start ? PAUSE : PLAY);
+    speak();
   }
 
   const keys = {
@@ -329,10 +340,8 @@ export function mount(el, payload, { onChange = () => {}, ...view } = {}) {
   };
   root.addEventListener("keydown", (event) => {
     const { target, key: pressed } = event;
-    if (event.altKey || event.ctrlKey || event.metaKey || target.matches("[type=radio], .em-setting input")) return;
-    const button = target.closest(".em-thumb"), beside = { ArrowDown: button?.nextElementSibling, ArrowUp: button?.previousElementSibling }[pressed];
-    const deletes = (pressed === "Delete" || pressed === "Backspace") && neighbours.contains(button) ? () => takeOut(Number(button.dataset.key)) : null;
-    const action = beside ? () => { button.tabIndex = -1; beside.tabIndex = 0; beside.focus(); } : deletes ?? keys[pressed];
+    if (event.altKey || event.ctrlKey || event.metaKey || target.matches("[type=radio], .em-setting input") || target.closest(".em-folded")) return;
+    const action = pressed === "Delete" && neighbours.contains(target) ? () => takeOut(Number(target.dataset.key)) : keys[pressed];
     if (!action || (pressed === " " && target.matches("button"))) return; // the browser presses it
     event.preventDefault();
     event.stopPropagation();
@@ -344,9 +353,9 @@ export function mount(el, payload, { onChange = () => {}, ...view } = {}) {
 
   const resizes = new ResizeObserver(drawCharts), forgetTheme = onTheme(draw);
   el.replaceChildren(root);
-  playing(false);
   refit();
   draw();
+  playing(false);
   resizes.observe(root);
   return {
     show: (part) => show(part, false),

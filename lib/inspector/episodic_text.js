@@ -1,7 +1,7 @@
 // The viewer of an episodic memory of a text: at each of some places the words whose probability a fit changed, and the
 // steps of the past that it was fitted to (lib/inspector/episodic_text.py). All was recorded; nothing is computed here.
 
-import { clamp, darkTheme, fixed, mountEach, node, onTheme, range, renderer, span, sum, unpackArrays } from "./page.js";
+import { clamp, darkTheme, fixed, listbox, mountEach, node, onTheme, range, renderer, span, speaker, sum, unpackArrays } from "./page.js";
 
 const percent = (value) => `${value > 0 && value < 0.00005 ? "< 0.01" : (100 * value).toFixed(2)} %`;
 
@@ -42,8 +42,8 @@ export function mount(el, payload, { query = 0, setting = 0, onChange = () => {}
     choice("K", trace.neighbours, () => Math.floor(state.setting / R), (i) => i * R + (state.setting % R)),
     choice("α", trace.rates, () => state.setting % R, (i) => Math.floor(state.setting / R) * R + i),
   ];
-  const result = node("p", { class: "em-result", "aria-live": "polite" }), story = node("p", { class: "em-story", "aria-live": "polite" });
-  const places = node("div", { class: "et-places", role: "group", "aria-label": "Places of the text. Up and down move, Enter chooses one." });
+  const result = node("p", { class: "em-result" }), story = node("p", { class: "em-story" }), { region, tell } = speaker();
+  const { list: places, fill } = listbox({ class: "et-places", "aria-label": "Places of the text" });
   const text = node("p", { class: "et-text" }), answers = node("ul", { class: "em-answers em-two" });
   const memory = node("ol", { class: "et-memory" }), memoryTitle = node("p", { class: "em-label" });
   const key = (kind, words) => span(node("i", { class: `em-sample em-sample-${kind}`, "aria-hidden": "true" }), words);
@@ -51,16 +51,15 @@ export function mount(el, payload, { query = 0, setting = 0, onChange = () => {}
     "aria-label": `Episodic memory of a text: ${trace.title}`, "data-lm-suppress-shortcuts": "true" },
   node("p", { class: "em-title" }, trace.title), node("p", { class: "em-note" }, trace.note),
   node("div", { class: "em-choice et-choice" }, ...choices.map(({ row }) => row)), result,
-  node("p", { class: "em-label em-first" }, "Choose a place. At the right: by how many bits the fit made what followed more probable, or less."), places,
+  node("p", { class: "em-label em-first" }, "Choose a place: arrow keys move, Enter chooses. At the right: by how many bits the fit made what followed more probable, or less."), places,
   text, story, node("div", { class: "em-cards" }, node("div", { class: "em-card et-words" },
     node("p", { class: "em-label" }, "What followed, and the words whose probability changed most, ", key("before", "by the network alone"), key("now", "after the fit")), answers)),
-  memoryTitle, memory);
+  memoryTitle, memory, region);
   const bar = (kind, value) => node("span", { class: "em-track" }, node("span", { class: `em-fill em-fill-${kind}`, style: { width: `${100 * clamp(value, 0, 1)}%` } }));
   const bits = (value) => `${value >= 0 ? "+" : ""}${fixed(value)}`;
 
-  const buttons = range(trace.Q).map((at) => node("button", { type: "button", class: "et-place", onclick: () => show({ query: at }) },
+  const buttons = range(trace.Q).map((at) => node("button", { type: "button", class: "et-place", "data-key": at, onclick: () => show({ query: at }) },
     node("span", { class: "et-snippet" }, `… ${trace.textBefore(at).split(" ").slice(-5).join(" ")} `, node("b", {}, trace.name(trace.truth(at)))), node("span", { class: "et-gain" })));
-  places.append(...buttons);
 
   function draw() {
     const { query: at, setting: by } = state, gains = range(trace.Q).map((each) => trace.gain(each, by)), K = Math.floor(by / R);
@@ -68,11 +67,10 @@ export function mount(el, payload, { query = 0, setting = 0, onChange = () => {}
     for (const { inputs, now } of choices) inputs.forEach((input, i) => { input.checked = i === now(); });
     result.textContent = `More probable after the fit: ${gains.filter((gain) => gain > 0).length} of the ${trace.Q} words that followed.`;
     buttons.forEach((button, i) => {
-      button.tabIndex = i === at ? 0 : -1;
-      button.setAttribute("aria-pressed", String(i === at));
       button.lastChild.textContent = bits(gains[i]);
       button.classList.toggle("et-up", gains[i] > 0);
     });
+    fill(buttons, String(at));
     text.replaceChildren(node("small", {}, trace.why[at] ? `${trace.why[at]}; ${trace.held(at)} steps in memory` : `${trace.held(at)} steps in memory`), node("br"),
       `… ${trace.textBefore(at)} `, node("b", {}, trace.name(trace.truth(at))));
     story.textContent = describe(trace, at, by);
@@ -81,15 +79,16 @@ export function mount(el, payload, { query = 0, setting = 0, onChange = () => {}
     const [truth, ...changed] = words;
     changed.sort((a, b) => Math.abs(b.after - b.before) - Math.abs(a.after - a.before));
     answers.replaceChildren(...[truth, ...changed].map(({ word, before, after }, i) => node("li", { class: i === 0 ? "em-true" : "" },
-      node("span", { class: "em-name", title: trace.name(word) }, `${after > before ? "▲" : after < before ? "▼" : "="} ${trace.name(word)}${i === 0 ? " ◂" : ""}`),
+      node("span", { class: "em-name" }, `${after > before ? "▲" : after < before ? "▼" : "="} ${trace.name(word)}${i === 0 ? " ◂" : ""}`),
       node("span", { class: "em-bars" }, bar("before", before / most), bar("now", after / most)),
       node("span", { class: "em-numbers" }, span(percent(before)), span(`→ ${percent(after)}`)))));
     const shown = range(trace.M).filter((k) => trace.weights(at, K, k) > 0), total = sum(shown.map((k) => trace.weights(at, K, k)));
     memoryTitle.textContent = `The ${shown.length} nearest of ${Math.min(trace.neighbours[K], trace.held(at))} neighbours, which have ${(100 * total).toFixed(0)} % of all the weight: ` +
-      "what had been read, in bold what followed, how many words ago that was, and the weight w.";
+      "what had been read, in bold what followed (◂ where it is the word that came now, too), how many words ago that was, and the weight w.";
     memory.replaceChildren(...shown.map((k) => node("li", { class: trace.followed(at, k) === trace.truth(at) ? "et-same" : "" },
-      node("span", {}, `… ${trace.contextBefore(at, k)} `, node("b", {}, trace.name(trace.followed(at, k)))),
+      node("span", {}, `… ${trace.contextBefore(at, k)} `, node("b", {}, trace.name(trace.followed(at, k))), trace.followed(at, k) === trace.truth(at) ? " ◂" : ""),
       node("span", { class: "et-numbers" }, `${trace.ago(at, k)} ago`), node("span", { class: "et-numbers" }, fixed(trace.weights(at, K, k), 3)))));
+    tell(result.textContent, story.textContent);
   }
 
   function show(part, tell = true) {
@@ -99,17 +98,6 @@ export function mount(el, payload, { query = 0, setting = 0, onChange = () => {}
     draw();
     if (tell) onChange({ ...state });
   }
-  root.addEventListener("keydown", (event) => {
-    const { target, key: pressed } = event, button = target.closest(".et-place");
-    const beside = { ArrowDown: button?.nextElementSibling, ArrowUp: button?.previousElementSibling }[pressed];
-    if (!beside || event.altKey || event.ctrlKey || event.metaKey) return;
-    event.preventDefault();
-    event.stopPropagation();
-    button.tabIndex = -1;
-    beside.tabIndex = 0;
-    beside.focus();
-  });
-
   const forgetTheme = onTheme(draw);
   el.replaceChildren(root);
   draw();

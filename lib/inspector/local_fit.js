@@ -1,7 +1,9 @@
 // A regression by hand: one query, its nearest samples, and what the network, attention and the fitted network answer
 // (lib/inspector/local_fit.py). `mount` puts it on a page; the default export does the same in a live notebook.
 
-import { clamp, darkTheme, draggable, fixed, mountEach, node, onTheme, range, renderer, shape, span, sum } from "./page.js";
+import {
+  clamp, darkTheme, draggable, fixed, folded, lineSample, MARKS, mountEach, node, onTheme, range, renderer, shape, span, speaker, sum,
+} from "./page.js";
 
 const WIDTH = 720, HEIGHT = 380, LEFT = 40, RIGHT = 712, TOP = 10, BOTTOM = 356, LONGEST = 50, STEP = 0.05;
 
@@ -37,6 +39,12 @@ export function fitted(theta, context, { steps, rate, prior }) {
   return own;
 }
 
+/** A function of points [xs, ys], evenly spaced, at x. */
+export function valueAt([xs, ys], x) {
+  const place = clamp(((x - xs[0]) / (xs.at(-1) - xs[0])) * (xs.length - 1), 0, xs.length - 1), i = Math.min(Math.floor(place), xs.length - 2);
+  return ys[i] + (place - i) * (ys[i + 1] - ys[i]);
+}
+
 /** All that is said of one query. */
 export function answers({ network, memory }, query, settings) {
   const context = contextOf(memory, query, settings), own = fitted(network, context, settings);
@@ -47,6 +55,7 @@ export function answers({ network, memory }, query, settings) {
 // ---- The page -----------------------------------------------------------------------------------------------------
 
 const WAYS = { network: "the network as trained", attention: "attention", fitted: "the network fitted to this query" };
+const SHAPES = { network: MARKS.square, attention: MARKS.diamond, fitted: MARKS.circle };
 let mounted = 0; // makes ids unique on a page
 
 /** Show `content`, regressions by name, in `el`. Options: variant, query, settings, and onChange, which gets these.
@@ -62,7 +71,7 @@ export function mount(el, content, { onChange = () => {}, ...view } = {}) {
 
   const slider = (name, label, attributes, read) => {
     const input = node("input", { type: "range", id: `${id}-${name}`, ...attributes, oninput: () => change(read(Number(input.value))) });
-    const value = node("output", { for: `${id}-${name}` });
+    const value = node("span", { class: "em-value", "aria-hidden": "true" }); // the slider itself says it
     return { input, value, row: node("div", { class: "em-setting" }, node("label", { for: `${id}-${name}` }, label), value, input) };
   };
   const setting = (name, value) => ({ settings: { ...state.settings, [name]: value } });
@@ -83,43 +92,60 @@ export function mount(el, content, { onChange = () => {}, ...view } = {}) {
 
   const axes = shape("g"), curves = shape("g"), samples = shape("g"), marks = shape("g");
   const line = shape("path", { class: "lf-query-line" });
-  const handle = shape("g", { class: "lf-handle", tabindex: 0, role: "slider", "aria-label": "The query, to be dragged", "aria-valuemin": -edge, "aria-valuemax": edge },
-    shape("circle", { class: "lf-grip", r: 26 }), shape("circle", { class: "lf-ring", r: 14 }), shape("path", { class: "lf-query", d: "M0-10L9 8H-9z" }));
-  const plane = shape("svg", { class: "lf-plane", viewBox: `0 0 ${WIDTH} ${HEIGHT}` }, axes, curves, samples, line, marks, handle);
-  const story = node("p", { class: "em-story", "aria-live": "polite" });
-  const key = (kind, text) => span(node("i", { class: `em-sample lf-sample-${kind}`, "aria-hidden": "true" }), text);
+  // For pointers alone: keys have the slider of the query, and that one is enough.
+  const handle = shape("g", { class: "lf-handle" }, shape("circle", { class: "lf-grip", r: 26 }), shape("path", { class: "lf-query", d: "M0-10L9 8H-9z" }));
+  const plane = shape("svg", { class: "lf-plane", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" }, axes, curves, samples, line, marks, handle);
+  const story = node("p", { class: "em-story" }), { region, tell } = speaker(), numbers = folded("What is drawn, as numbers", asNumbers);
+  const key = (kind, text) => span(lineSample(`lf-line lf-line-${kind}`, SHAPES[kind] && `lf-mark-${kind}`, SHAPES[kind]), text);
   const root = node("div", { class: "episodic-memory local-fit tex2jax_ignore mathjax_ignore", role: "group", tabindex: -1, "aria-label": "A regression by hand",
     "data-lm-suppress-shortcuts": "true" },
   node("div", { class: "em-choice" }, node("fieldset", {}, node("legend", {}, "The function has"), ...radios.map(({ row }) => row)), reset),
   node("div", { class: "em-settings" }, ...Object.values(sliders).map(({ row }) => row)),
   node("div", {}, plane, node("p", { class: "em-keys" }, key("truth", "the function now"), key("network", WAYS.network), key("fitted", `${WAYS.fitted}, everywhere`),
-    key("attention", "attention: a constant, here over its neighbours"), span("● in memory: the larger, the more weight"), span("▲ the query: drag it"))),
-  node("fieldset", {}, node("label", {}, whole, span("Also draw what attention (dots) and MbPA (a thin line) answer at every query"))), story);
+    key("attention", "attention: a constant, here over its neighbours"), span("○ in memory; filled: among the K nearest, the larger, the more weight"), span("▲ the query: drag it, click, or move its slider"))),
+  node("fieldset", {}, node("label", {}, whole, span("Also show every query, each with a fit of its own: MbPA (thin line, small circles) and attention (thin line, small diamonds)"))),
+  story, numbers.place, region);
   el.replaceChildren(root);
 
   const path = (kind, points) => shape("path", { class: `lf-line lf-line-${kind}`, d: `M${points.map(([x, y]) => `${px(x).toFixed(1)} ${py(y).toFixed(1)}`).join("L")}` });
-  const mark = (kind, value) => shape("circle", { class: `lf-mark lf-mark-${kind}`, cx: px(state.query), cy: py(value), r: 6 });
+  const mark = (kind, x, value, { name = "lf-mark", scale = 1 } = {}) =>
+    shape("path", { class: `${name} lf-mark-${kind}`, d: SHAPES[kind], transform: `translate(${px(x).toFixed(2)} ${py(value).toFixed(2)}) scale(${scale})` });
+  /** A way's answers at every query: a thin line with its small marks. */
+  const answersEverywhere = (line, way) => [path(line, grid.map((x, i) => [x, everywhere[i][way]])),
+    ...grid.flatMap((x, i) => (i % 8 === 4 ? [mark(way, x, everywhere[i][way], { name: "lf-small", scale: 0.55 })] : []))];
 
   function drawPlane(found) {
     const { memory, truth, network } = content[state.variant], weights = new Map(found.context.map(({ i, weight }) => [i, weight]));
     const within = found.context.map(({ x }) => x), ticks = range(Math.floor(high) - Math.ceil(low) + 1).map((i) => Math.ceil(low) + i);
     axes.replaceChildren(...ticks.map((y) => shape("path", { class: "em-grid", d: `M${LEFT} ${py(y)}H${RIGHT}` })), ...ticks.map((y) => shape("text", { x: LEFT - 6, y: py(y) + 4, "text-anchor": "end" }, fixed(y, 0))),
       ...range(2 * Math.floor(edge) + 1).map((i) => i - Math.floor(edge)).map((x) => shape("text", { x: px(x), y: HEIGHT - 6, "text-anchor": "middle" }, fixed(x, 0))));
-    if (whole.checked) everywhere ??= grid.map((x) => answers(content[state.variant], x, state.settings));
     curves.replaceChildren(path("truth", truth[0].map((x, i) => [x, truth[1][i]])), path("network", grid.map((x) => [x, answer(network, x)])),
-      ...(whole.checked ? [path("all", grid.map((x, i) => [x, everywhere[i].fitted])), path("votes", grid.map((x, i) => [x, everywhere[i].attention]))] : []),
+      ...(whole.checked ? [...answersEverywhere("all", "fitted"), ...answersEverywhere("votes", "attention")] : []),
       path("fitted", grid.map((x) => [x, answer(found.own, x)])),
       path("attention", [Math.min(...within, state.query), Math.max(...within, state.query)].map((x) => [x, found.attention])));
     samples.replaceChildren(...memory[0].map((x, i) => shape("circle", { class: weights.has(i) ? "lf-used" : "lf-held", cx: px(x), cy: py(memory[1][i]),
       r: weights.has(i) ? (4 + 10 * Math.sqrt(weights.get(i))).toFixed(2) : 3.5 })));
     line.setAttribute("d", `M${px(state.query)} ${TOP}V${BOTTOM}`);
-    marks.replaceChildren(...Object.keys(WAYS).map((way) => mark(way, found[way])));
+    marks.replaceChildren(...Object.keys(WAYS).map((way) => mark(way, state.query, found[way])));
     handle.setAttribute("transform", `translate(${px(state.query)} ${BOTTOM - 4})`);
+  }
+
+  /** What is drawn, for who cannot see it: the samples, and the curves at some places. */
+  function asNumbers() {
+    const { memory, truth, network } = content[state.variant], found = answers(content[state.variant], state.query, state.settings);
+    const weights = new Map(found.context.map(({ i, weight }) => [i, weight])), order = range(memory[0].length).sort((a, b) => memory[0][a] - memory[0][b]);
+    const places = range(Math.round(4 * edge) + 1).map((i) => i / 2 - edge), own = (x) => answers(content[state.variant], x, state.settings);
+    return [
+      { caption: `The samples in memory, and their weights for the query at ${fixed(state.query)}`, heads: ["x", "y", "w"],
+        rows: order.map((i) => [fixed(memory[0][i]), fixed(memory[1][i]), weights.has(i) ? fixed(weights.get(i), 3) : "–"]) },
+      { caption: "The curves", heads: ["x", "the function now", WAYS.network, `the network fitted to the query at ${fixed(state.query)}`, ...(whole.checked ? ["fitted to x itself", "attention at x itself"] : [])],
+        rows: places.map((x) => [x, valueAt(truth, x), answer(network, x), answer(found.own, x), ...(whole.checked ? [own(x).fitted, own(x).attention] : [])].map((each) => fixed(each))) },
+    ];
   }
 
   function draw() {
     const found = answers(content[state.variant], state.query, state.settings), { truth } = content[state.variant];
-    const nearest = truth[0].reduce((best, x, i) => (Math.abs(x - state.query) < Math.abs(truth[0][best] - state.query) ? i : best), 0);
+    if (whole.checked) everywhere ??= grid.map((x) => answers(content[state.variant], x, state.settings));
     Object.assign(root.dataset, { theme: darkTheme() ? "dark" : "light", query: fixed(state.query, 2) });
     for (const [name, { input, value }] of Object.entries(sliders)) {
       const wanted = shownAt[name]?.() ?? state.settings[name], text = name === "query" ? fixed(state.query, 2) : String(state.settings[name]);
@@ -129,11 +155,16 @@ export function mount(el, content, { onChange = () => {}, ...view } = {}) {
     }
     for (const { input } of radios) input.checked = input.value === state.variant;
     drawPlane(found);
-    const words = `x = ${fixed(state.query)}: the function is ${fixed(truth[1][nearest])} there. The network says ${fixed(found.network)}, attention ${fixed(found.attention)}, ` +
+    const words = `x = ${fixed(state.query)}: the function is ${fixed(valueAt(truth, state.query))} there. The network says ${fixed(found.network)}, attention ${fixed(found.attention)}, ` +
       `the fitted network ${fixed(found.fitted)}. The nearest of ${found.context.length} ${found.context.length === 1 ? "sample" : "samples"} has weight ${fixed(found.context[0].weight)}; θ has moved by ${fixed(found.moved, 3)}.`;
-    handle.setAttribute("aria-valuenow", state.query);
-    handle.setAttribute("aria-valuetext", `x = ${fixed(state.query)}, fitted ${fixed(found.fitted)}, attention ${fixed(found.attention)}, network ${fixed(found.network)}`);
-    if (story.textContent !== words) story.textContent = words;
+    const error = (way) => fixed(Math.sqrt(sum(grid.map((x, i) => (everywhere[i][way] - valueAt(truth, x)) ** 2)) / grid.length));
+    const overall = whole.checked ? `Over ${grid.length} queries from ${fixed(-edge, 0)} to ${fixed(edge, 0)}, each with a fit of its own, the root of the mean squared error is ` +
+      `${error("network")} for the network, ${error("attention")} for attention, ${error("fitted")} for MbPA.` : "";
+    story.textContent = `${words} ${overall}`.trim();
+    tell(words, overall);
+    plane.setAttribute("aria-label", `Over x from ${fixed(-edge, 0)} to ${fixed(edge, 0)}: the function now, the network as trained, the network fitted to the query at ${fixed(state.query)}, attention, ` +
+      `and the samples in memory${whole.checked ? ", and what attention and MbPA answer at every query" : ""}. The numbers are below the drawing.`);
+    numbers.draw();
   }
 
   function show(part, tell = true) {
@@ -147,17 +178,12 @@ export function mount(el, content, { onChange = () => {}, ...view } = {}) {
   const change = (part) => show(part);
   const move = (x) => change({ query: clamp(Math.round(x / STEP) * STEP, -edge, edge) });
 
-  // ---- Pointer and keys -----------------------------------------------------------------------------------------
+  // ---- Pointer -----------------------------------------------------------------------------------------
   const drag = (event) => {
     const box = plane.getBoundingClientRect(), at = ((event.clientX - box.left) * WIDTH) / box.width;
     move(((at - LEFT) / (RIGHT - LEFT)) * 2 * edge - edge);
   };
-  const keyed = ({ key, shiftKey }) => {
-    const by = shiftKey ? STEP : 4 * STEP;
-    const to = { ArrowLeft: state.query - by, ArrowDown: state.query - by, ArrowRight: state.query + by, ArrowUp: state.query + by, Home: -edge, End: edge }[key];
-    return to === undefined ? null : () => move(to);
-  };
-  draggable(plane, handle, { drag, keyed, story, draw });
+  draggable(plane, handle, { drag });
 
   const forgetTheme = onTheme(draw);
   draw();

@@ -53,18 +53,18 @@ export function onTheme(draw) {
   return () => { themes.disconnect(); system.removeEventListener("change", draw); };
 }
 
-/** Let a handle be dragged in its plane, be put where the plane is clicked, and be moved by keys.
-    drag(event): the pointer is there. keyed(event): what a key does, or nothing. story: a live region, silent meanwhile;
-    draw: tells it at the end. */
-export function draggable(plane, handle, { drag, keyed, story, draw }) {
+/** Let a handle be dragged in its plane, and be put where the plane is clicked; where there is `keyed`, keys move it, too.
+    drag(event): the pointer is there. keyed(event): what a key does, or nothing. story: a live region that tells at once
+    and so is silent meanwhile, if there is one; draw: tells it at the end. */
+export function draggable(plane, handle, { drag, keyed = () => null, story = null, draw = () => {} }) {
   handle.addEventListener("pointerdown", (event) => {
     handle.setPointerCapture(event.pointerId);
-    story.setAttribute("aria-live", "off"); // not a word for every pixel
+    story?.setAttribute("aria-live", "off"); // not a word for every pixel
   });
   handle.addEventListener("pointermove", (event) => { if (handle.hasPointerCapture(event.pointerId)) drag(event); });
   handle.addEventListener("lostpointercapture", () => {
-    story.setAttribute("aria-live", "polite");
-    story.textContent = "";
+    story?.setAttribute("aria-live", "polite");
+    story?.replaceChildren();
     draw();
   });
   plane.addEventListener("click", (event) => { if (!handle.contains(event.target)) drag(event); });
@@ -75,6 +75,77 @@ export function draggable(plane, handle, { drag, keyed, story, draw }) {
     event.stopPropagation();
     action();
   });
+}
+
+// ---- For eyes, ears and keys alike ----------------------------------------------------------------------------------
+
+/** Marks of lines and points, around (0, 0): their shape tells them apart, whatever their colours. */
+export const MARKS = { circle: "M-6 0a6 6 0 1 0 12 0a6 6 0 1 0-12 0z", square: "M-5.5-5.5h11v11h-11z", diamond: "M0-8L8 0 0 8-8 0z" };
+
+/** A line and its mark, if it has one, for a legend. */
+export const lineSample = (line, mark = null, path = "") => shape("svg", { class: "em-key", viewBox: "0 0 40 16", "aria-hidden": "true" },
+  shape("path", { class: line, d: "M0 8H40" }), ...(mark ? [shape("path", { class: mark, d: path, transform: "translate(20 8) scale(0.8)" })] : []));
+
+/** The one live region of a viewer, which the eye does not see. tell(...sentences): once nothing has changed for a
+    moment, those that are not what they were are read aloud. The first ones are on the page when it opens: not read. */
+export function speaker(pause = 600) {
+  const hidden = { position: "absolute", width: "1px", height: "1px", margin: 0, overflow: "hidden", "clip-path": "inset(50%)", "white-space": "nowrap" };
+  const region = node("p", { role: "status", style: hidden });
+  let told = null, waiting = null;
+  const tell = (...sentences) => {
+    told ??= sentences;
+    clearTimeout(waiting);
+    waiting = setTimeout(() => {
+      const fresh = sentences.filter((each, i) => each !== told[i]);
+      told = sentences;
+      if (fresh.length) region.textContent = fresh.join(" ");
+    }, pause);
+  };
+  return { region, tell };
+}
+
+/** A list of buttons, one of which is chosen: one stop of the tab key, arrows, Home and End move within it, Enter and
+    space choose. fill(buttons, chosen): each has a `data-key`, the chosen one's is given; the focus is not lost. */
+export function listbox(attributes) {
+  const list = node("div", { role: "listbox", ...attributes });
+  const stopAt = (stop) => { for (const each of list.children) each.tabIndex = each === stop ? 0 : -1; };
+  list.addEventListener("keydown", (event) => {
+    const { target: { nextElementSibling: next, previousElementSibling: previous }, key } = event;
+    const places = { ArrowRight: next, ArrowDown: next, ArrowLeft: previous, ArrowUp: previous, Home: list.firstElementChild, End: list.lastElementChild };
+    if (!(key in places) || event.altKey || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    event.stopPropagation();
+    if (!places[key]) return; // at the end
+    stopAt(places[key]);
+    places[key].focus();
+  });
+  const fill = (buttons, chosen) => {
+    const focused = list.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+    if (buttons.some((each) => each.parentNode !== list)) list.replaceChildren(...buttons);
+    for (const each of buttons) {
+      each.setAttribute("role", "option");
+      each.setAttribute("aria-selected", String(each.dataset.key === chosen));
+    }
+    const stop = buttons.find((each) => each.dataset.key === focused) ?? buttons.find((each) => each.dataset.key === chosen) ?? buttons[0];
+    stopAt(stop);
+    if (focused !== null && stop !== document.activeElement) stop.focus({ preventScroll: true });
+  };
+  return { list, fill };
+}
+
+/** What is drawn, as tables that open on a click or a key. tables(): [{ caption, heads, rows }] of texts, asked for only
+    while they are open. Returns { place, draw }. */
+export function folded(title, tables) {
+  const body = node("div", { class: "em-tables", role: "region", "aria-label": title, tabindex: 0 });
+  const place = node("details", { class: "em-folded" }, node("summary", {}, title), body);
+  const row = ([first, ...others]) => node("tr", {}, node("th", { scope: "row" }, first), ...others.map((each) => node("td", {}, each)));
+  const draw = () => {
+    if (!place.open) return;
+    body.replaceChildren(...tables().map(({ caption, heads, rows }) => node("table", {}, node("caption", {}, caption),
+      node("thead", {}, node("tr", {}, ...heads.map((head) => node("th", { scope: "col" }, head)))), node("tbody", {}, ...rows.map(row)))));
+  };
+  place.addEventListener("toggle", draw);
+  return { place, draw };
 }
 
 /** Call `mount(place, start)` for each view of a static page that is not mounted yet: its script follows its place. */

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { after, before, describe as group, test } from "node:test";
 import { describe, fit, unpack } from "../../lib/inspector/episodic.js";
 import { describe as describeText, unpack as unpackText } from "../../lib/inspector/episodic_text.js";
-import { answers } from "../../lib/inspector/local_fit.js";
+import { answers, valueAt } from "../../lib/inspector/local_fit.js";
 import { violations } from "./book.mjs";
 import { makePages } from "./own_pages.mjs";
 
@@ -18,6 +18,11 @@ const on = (...how) => made.on(...how);
 const text = (root, part) => root.locator(part).innerText();
 const slider = (root, name) => root.getByRole("slider", { name, exact: true });
 const fixed = (value, digits = 2) => (Number(value.toFixed(digits)) || 0).toFixed(digits).replace("-", "−");
+const LIVE = "[aria-live], [role=status], output", spoken = (root) => root.getByRole("status");
+/** Wait until what is read aloud begins, or matches, so. */
+const hears = (page, words) => page.waitForFunction((wanted) => new RegExp(wanted).test(document.querySelector("[role=status]").textContent), words.source ?? words);
+const focused = (page, name) => page.evaluate((key) => document.activeElement.getAttribute(key), name);
+const rowsOf = (root, nth) => root.locator(".em-tables table").nth(nth).locator("tbody tr").evaluateAll((rows) => rows.map((row) => [...row.children].map((cell) => cell.textContent)));
 const top = (values) => values.indexOf(Math.max(...values));
 
 function close(one, other, within = 1e-5) {
@@ -69,7 +74,10 @@ for (const width of [320, 390, 768, 1400]) {
       for (const name of ["images.html", "colours.html", "text.html", "toy.html"]) {
         await on(name, async (page, root) => {
           assert.equal(await root.getAttribute("data-theme"), colorScheme);
-          assert.ok(await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth) <= 0, name);
+          const tooWide = () => page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+          assert.ok(await tooWide() <= 0, name);
+          if (await root.locator("summary").count()) await root.locator("summary").click();
+          assert.ok(await tooWide() <= 0, `${name}: its tables scroll within`);
           assert.deepEqual(await violations(page), [], name);
         }, { width, colorScheme });
       }
@@ -107,7 +115,7 @@ group("images", () => {
     await root.getByRole("radio", { name: "Adam" }).check();
     await slider(root, "Step").fill("7");
     assert.equal(await text(root, ".em-story"), describe(trace, { query: 5, step: 7 }, fit(trace, 5, { ...settings, optimizer: "adam" })));
-    assert.match(await root.locator(".em-chart svg").last().getAttribute("aria-label"), /in 7 steps/);
+    assert.match(await root.locator(".em-chart > svg").last().getAttribute("aria-label"), /at the steps 0, 7 and 7/);
     await root.getByRole("button", { name: "All as at the start" }).click();
     assert.equal(await text(root, ".em-story"), describe(trace, { query: 5, step: 4 }, fit(trace, 5, trace.settings)));
   }));
@@ -135,21 +143,83 @@ group("images", () => {
     assert.equal(await root.locator(".em-gone button").count(), 1);
   }));
 
+  test("queries and neighbours are lists of options, of which one is chosen", () => on("images.html", async (page, root) => {
+    const [queries, neighbours] = ["The queries", "The neighbours, the nearest first"].map((name) => root.getByRole("listbox", { name, exact: true }).getByRole("option"));
+    assert.deepEqual([await queries.count(), await neighbours.count()], [8, 6]);
+    assert.equal(await queries.and(root.getByRole("option", { selected: true })).getAttribute("data-key"), "5");
+    await neighbours.nth(2).click();
+    assert.deepEqual(await neighbours.evaluateAll((all) => all.map((each) => each.ariaSelected)), ["false", "false", "true", "false", "false", "false"]);
+    const name = await root.locator(".em-answers .em-name", { hasText: "a class whose" }).evaluate((element) => [element.scrollWidth, element.clientWidth]);
+    assert.ok(name[0] <= name[1], "a long name is shown in full");
+  }));
+
+  test("the classes' lines differ in more than colour, and are there as numbers", () => on("images.html", async (page, root) => {
+    const { json, names } = expected.images, trace = unpack(json);
+    let others = 0;
+    await root.locator("summary").click();
+    for (const query of [0, 3, 4, 5]) {
+      await root.locator(".em-is-query").nth(query).click();
+      const { steps } = fit(trace, query, json.settings), rows = await rowsOf(root, 0), y = trace.truth[query];
+      assert.equal(rows.length, 5);
+      rows.forEach(([step, p, ...more], t) => {
+        assert.equal(step, String(t));
+        close([parseFloat(p.replace(/[^\d.]/g, ""))], [100 * steps[t].p[y]], 0.1);
+        assert.deepEqual(more.slice(-2), [fixed(steps[t].moved, 3), fixed(steps[t].loss, 3)]);
+      });
+      const label = await root.locator(".em-chart > svg").first().getAttribute("aria-label");
+      assert.ok(label.includes(`${names[y]}, the query's class, ${rows[0][1]}, ${rows[2][1]}, ${rows[4][1]}`), label);
+      const looks = await root.locator(".em-chart").first().locator("[class^='em-dot']").evaluateAll((all) => all.map((each) => each.getAttribute("d")));
+      assert.equal(new Set(looks).size, looks.length / 2, "one shape a line, in the chart and its legend");
+      others += looks.length > 2;
+    }
+    assert.ok(others, "some query has more than one line");
+  }));
+
+  test("one live region tells what changed, when it has", () => on("images.html", async (page, root) => {
+    assert.equal(await root.locator(LIVE).count(), 1);
+    assert.equal(await spoken(root).textContent(), "", "nothing at first");
+    await spoken(root).evaluate((region) => {
+      window.heard = [];
+      new MutationObserver(() => window.heard.push(region.textContent)).observe(region, { childList: true });
+    });
+    const [step, rate] = [slider(root, "Step"), slider(root, "α, rate")];
+    for (const value of [0, 1, 3, 4]) await step.fill(String(value));
+    await hears(page, /After 4 steps/);
+    const story = await text(root, ".em-story");
+    assert.deepEqual(await page.evaluate(() => window.heard), [story], "the last of four, and not what is as it was");
+    for (const value of [-0.5, 0, 1]) await rate.fill(String(value));
+    await hears(page, /^Named rightly/);
+    assert.equal(await spoken(root).textContent(), `${await text(root, ".em-result")} ${await text(root, ".em-story")}`);
+    await page.evaluate(() => { document.documentElement.dataset.theme = "dark"; });
+    await root.locator("[aria-label^='neighbour 2,']").click();
+    await hears(page, /^A neighbour: /);
+    assert.equal((await page.evaluate(() => window.heard)).length, 3, "another theme is nothing to tell");
+  }));
+
   test("the keyboard alone is enough", () => on("images.html", async (page, root) => {
-    const query = root.locator(".em-is-query[tabindex='0']"), focused = (name) => page.evaluate((key) => document.activeElement.getAttribute(key), name);
+    const query = root.locator(".em-is-query[tabindex='0']");
     assert.equal(await query.count(), 1, "one stop for all queries");
     await query.focus();
     await page.keyboard.press("ArrowDown");
     await page.keyboard.press("Enter");
     assert.equal(await root.getAttribute("data-query"), "6");
-    assert.equal(await focused("data-key"), "6", "the focus stays");
-    await page.keyboard.press("ArrowRight");
+    assert.equal(await focused(page, "data-key"), "6", "the focus stays");
+    for (const [key, place] of [["ArrowLeft", "5"], ["ArrowRight", "6"], ["End", "7"], ["ArrowRight", "7"], ["ArrowUp", "6"], ["Home", "0"], ["ArrowLeft", "0"]]) {
+      await page.keyboard.press(key);
+      assert.equal(await focused(page, "data-key"), place, key);
+    }
+    assert.deepEqual([await root.getAttribute("data-query"), await root.getAttribute("data-step")], ["6", "2"], "neither is chosen by moving");
+    await page.keyboard.press(" ");
+    assert.equal(await root.getAttribute("data-query"), "0");
+    await root.getByRole("button", { name: "Play" }).press("ArrowRight");
     assert.equal(await root.getAttribute("data-step"), "3");
     await page.keyboard.press("Home");
     assert.equal(await root.getAttribute("data-step"), "0");
     await root.locator("[aria-label^='neighbour 1,']").focus();
     await page.keyboard.press("ArrowDown");
-    const gone = await focused("data-key");
+    const gone = await focused(page, "data-key");
+    await page.keyboard.press("Backspace");
+    assert.ok(await root.locator(".em-gone").isHidden(), "Backspace takes nothing out");
     await page.keyboard.press("Delete");
     assert.ok((await text(root, ".em-gone")).includes(`(${gone})`));
     assert.ok(await root.evaluate((element) => element.contains(document.activeElement)));
@@ -157,17 +227,20 @@ group("images", () => {
     await page.keyboard.press("ArrowLeft");
     assert.equal(await root.locator("[aria-label^='neighbour ']").count(), 5, "arrows in a setting change the setting");
     assert.equal(await root.getAttribute("data-step"), "0");
+    await root.locator("summary").press(" ");
+    await root.locator(".em-tables table").waitFor(); // and nothing plays
+    assert.equal(await root.getByRole("button", { name: "Play" }).count(), 1);
   }));
 
   test("a click in a chart goes to its step, and playing goes on by itself", () => on("images.html", async (page, root) => {
-    const chart = root.locator(".em-chart svg").first(), box = await chart.boundingBox();
+    const chart = root.locator(".em-chart > svg").first(), box = await chart.boundingBox();
     await chart.click({ position: { x: box.width - 14, y: 60 } });
     assert.equal(await root.getAttribute("data-step"), "4");
     await root.getByRole("button", { name: "Play" }).click();
-    assert.equal(await root.locator(".em-story").getAttribute("aria-live"), "off");
-    await page.waitForFunction(() => document.querySelector(".episodic-memory").dataset.step === "1");
+    for (const step of ["1", "2"]) await page.waitForFunction((now) => document.querySelector(".episodic-memory").dataset.step === now, step);
+    assert.doesNotMatch(await spoken(root).textContent(), /After 1 step /, "no step is read aloud while it plays");
     await root.getByRole("button", { name: "Pause" }).click();
-    assert.equal(await root.locator(".em-story").getAttribute("aria-live"), "polite");
+    await hears(page, /After [23] steps/);
   }));
 
   test("in a live notebook it follows its model and tells it what the reader does", () => on("widget.html", async (page) => {
@@ -214,7 +287,7 @@ group("text", () => {
       await root.getByRole("group", { name: "α", exact: true }).getByRole("radio", { name: rate, exact: true }).check();
       assert.equal(await root.getAttribute("data-setting"), String(setting));
       assert.equal(await text(root, ".em-story"), describeText(trace, query, setting));
-      const names = await root.locator(".em-answers .em-name").evaluateAll((all) => all.map((each) => each.title));
+      const names = await root.locator(".em-answers .em-name").evaluateAll((all) => all.map((each) => each.textContent.replace(/^[▲▼=] | ◂$/g, "")));
       assert.equal(names[0], shown[query][setting][0]);
       assert.deepEqual(new Set(names), new Set(shown[query][setting]));
       const bits = await root.locator(".et-gain").allInnerTexts();
@@ -231,11 +304,28 @@ group("text", () => {
     await page.keyboard.press("ArrowDown");
     await page.keyboard.press("Enter");
     assert.equal(await root.getAttribute("data-query"), "3");
+    assert.equal(await root.getByRole("option", { selected: true }).getAttribute("data-key"), "3");
+    await hears(page, /^Then came/);
+    for (const [key, place] of [["Home", "0"], ["ArrowLeft", "0"], ["End", "4"], ["ArrowLeft", "3"], ["ArrowRight", "4"], ["ArrowUp", "3"]]) {
+      await page.keyboard.press(key);
+      assert.equal(await focused(page, "data-key"), place, key);
+    }
+    assert.equal(await root.locator(LIVE).count(), 1);
+  }));
+
+  test("a neighbour that was followed by the word that came has a sign of its own", () => on("text.html", async (page, root) => {
+    for (const query of [0, 1, 2, 3, 4]) {
+      await root.locator(".et-place").nth(query).click();
+      const found = await root.locator(".et-memory li").evaluateAll((all) => all.map((each) => [each.querySelector("b").textContent, each.textContent.includes("◂")]));
+      const word = await root.locator(".et-text b").innerText();
+      for (const [followed, signed] of found) assert.equal(signed, followed === word);
+    }
   }));
 });
 
 group("the regression", () => {
-  const marks = (root) => root.locator(".lf-mark").evaluateAll((all) => all.map((each) => Number(each.getAttribute("cy"))));
+  const heights = (root, part) => root.locator(part).evaluateAll((all) => all.map((each) => Number(each.getAttribute("transform").match(/ (-?[\d.]+)\)/)[1])));
+  const marks = (root) => heights(root, ".lf-mark");
 
   test("tells what Python tells, and follows settings and variants", () => on("toy.html", async (page, root) => {
     const { json, summary } = expected.toy, said = await text(root, ".em-story");
@@ -251,34 +341,61 @@ group("the regression", () => {
   }));
 
   test("the query is dragged, and moved by keys", () => on("toy.html", async (page, root) => {
-    const handle = root.locator(".lf-handle"), box = await root.locator(".lf-plane").boundingBox(), at = (x) => box.x + (box.width * (40 + (672 * (x + 4)) / 8)) / 720;
+    const box = await root.locator(".lf-plane").boundingBox(), at = (x) => box.x + (box.width * (40 + (672 * (x + 4)) / 8)) / 720;
     const grip = await root.locator(".lf-query").boundingBox(), y = grip.y + grip.height / 2, was = await marks(root);
     await page.mouse.move(grip.x + grip.width / 2, y);
     await page.mouse.down();
     await page.mouse.move(at(-2), y, { steps: 4 });
-    assert.equal(await root.locator(".em-story").getAttribute("aria-live"), "off");
     await page.mouse.up();
-    assert.equal(await root.locator(".em-story").getAttribute("aria-live"), "polite");
     assert.equal(await root.getAttribute("data-query"), "−2.00");
     assert.notDeepEqual(await marks(root), was);
-    await handle.focus();
+    await hears(page, /^x = −2\.00/);
+    assert.equal(await root.locator(LIVE).count(), 1);
+    await page.mouse.click(at(3), box.y + 60);
+    assert.equal(await root.getAttribute("data-query"), "3.00");
+    await slider(root, "The query, x").focus();
     await page.keyboard.press("ArrowRight");
-    await page.keyboard.press("Shift+ArrowRight");
-    assert.equal(await root.getAttribute("data-query"), "−1.75");
-    assert.match(await handle.getAttribute("aria-valuetext"), /^x = −1\.75, fitted /);
+    assert.equal(await root.getAttribute("data-query"), "3.05");
     await page.keyboard.press("End");
     assert.equal(await root.getAttribute("data-query"), "4.00");
     await root.getByRole("button", { name: "All as at the start" }).click();
     assert.equal(await root.getAttribute("data-query"), "1.00");
   }));
 
-  test("the curves of all queries pass through the marks of this one", () => on("toy.html", async (page, root) => {
-    assert.equal(await root.locator(".lf-line").count(), 4);
+  test("the curves of all queries pass through the marks of this one, and are told of", () => on("toy.html", async (page, root) => {
+    assert.equal(await root.locator(".lf-line").count(), 4 + 4, "with those of the legend");
     await root.getByRole("checkbox").check();
-    assert.equal(await root.locator(".lf-line").count(), 6);
+    assert.equal(await root.locator(".lf-plane .lf-line").count(), 6);
     const ends = await root.locator(".lf-line-all, .lf-line-votes").evaluateAll((all) => all.map((each) => each.getPointAtLength(0).y));
     await slider(root, "The query, x").fill("-4");
     const [, attention, fitted] = await marks(root);
     close(ends, [fitted, attention], 0.01);
+
+    const { json } = expected.toy, xs = Array.from({ length: 121 }, (_, i) => 4 * (i / 60 - 1));
+    const error = (way) => fixed(Math.sqrt(xs.reduce((total, x) => total + (answers(json.first, x, json.first.settings)[way] - valueAt(json.first.truth, x)) ** 2, 0) / 121));
+    const words = `is ${error("network")} for the network, ${error("attention")} for attention, ${error("fitted")} for MbPA.`;
+    assert.ok((await text(root, ".em-story")).endsWith(words), words);
+    await hears(page, /^x = −4\.00.* for MbPA\.$/);
+  }));
+
+  test("the drawing has a name, shapes beside its colours, and its numbers in tables", () => on("toy.html", async (page, root) => {
+    const { memory, truth, settings, network } = expected.toy.json.first;
+    assert.ok(await root.getByRole("img", { name: /^Over x from −4 to 4: the function now/ }).isVisible());
+    assert.equal(await root.getByRole("slider", { name: /query/ }).count(), 1, "one slider for the query");
+    assert.equal(new Set(await root.locator(".lf-mark").evaluateAll((all) => all.map((each) => each.getAttribute("d")))).size, 3);
+    const dashes = await root.locator(".lf-plane .lf-line").evaluateAll((all) => all.map((each) => getComputedStyle(each).strokeDasharray));
+    assert.equal(new Set(dashes).size, 4);
+    await root.locator("summary").click();
+    await root.getByRole("checkbox").check();
+    const [samples, curves] = [await rowsOf(root, 0), await rowsOf(root, 1)], { context, own } = answers(expected.toy.json.first, 1, settings);
+    assert.deepEqual(samples.map(([x]) => x), [...memory[0]].sort((a, b) => a - b).map((x) => fixed(x)));
+    assert.deepEqual(samples.map(([, , w]) => w).filter((w) => w !== "–").sort(), context.map(({ weight }) => fixed(weight, 3)).sort());
+    assert.equal(curves.length, 17);
+    for (const [i, x] of [[0, -4], [10, 1], [16, 4]]) {
+      const here = answers(expected.toy.json.first, x, settings), there = answers({ memory, network: own }, x, settings).network;
+      assert.deepEqual(curves[i], [x, valueAt(truth, x), here.network, there, here.fitted, here.attention].map((value) => fixed(value)));
+    }
+    await slider(root, "T, steps").fill("0");
+    assert.deepEqual((await rowsOf(root, 1)).map((row) => row[2]), (await rowsOf(root, 1)).map((row) => row[3]), "no step: the network's own curve");
   }));
 });
