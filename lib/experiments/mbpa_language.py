@@ -106,7 +106,7 @@ def config_of(variant: str, profile: str) -> LanguageConfig:
         smaller = {"embedding": 200, "hidden": 400, "dropout": 0.4}
         updates = 16_000
         if corpus == "wikitext-2":
-            smaller, updates = {"embedding": 120, "hidden": 400, "dropout": 0.3}, 15_000
+            smaller, updates = {"embedding": 120, "hidden": 400, "dropout": 0.3}, 8_000
         training = replace(paper.training, updates=updates, learning_rate=2e-3, validate_every=2_000)
         less = replace(paper, model=replace(paper.model, **smaller), training=training)
         if less.dynamic:
