@@ -155,9 +155,8 @@ group("images", () => {
 
   test("the classes' lines differ in more than colour, and are there as numbers", () => on("images.html", async (page, root) => {
     const { json, names } = expected.images, trace = unpack(json);
-    let others = 0;
     await root.locator("summary").click();
-    for (const query of [0, 3, 4, 5]) {
+    for (const query of [4, 5]) {
       await root.locator(".em-is-query").nth(query).click();
       const { steps } = fit(trace, query, json.settings), rows = await rowsOf(root, 0), y = trace.truth[query];
       assert.equal(rows.length, 5);
@@ -170,9 +169,8 @@ group("images", () => {
       assert.ok(label.includes(`${names[y]}, the query's class, ${rows[0][1]}, ${rows[2][1]}, ${rows[4][1]}`), label);
       const looks = await root.locator(".em-chart").first().locator("[class^='em-dot']").evaluateAll((all) => all.map((each) => each.getAttribute("d")));
       assert.equal(new Set(looks).size, looks.length / 2, "one shape a line, in the chart and its legend");
-      others += looks.length > 2;
+      assert.ok(looks.length > 2, "more than one line");
     }
-    assert.ok(others, "some query has more than one line");
   }));
 
   test("one live region tells what changed, when it has", () => on("images.html", async (page, root) => {
@@ -188,7 +186,7 @@ group("images", () => {
     const story = await text(root, ".em-story");
     assert.deepEqual(await page.evaluate(() => window.heard), [story], "the last of four, and not what is as it was");
     for (const value of [-0.5, 0, 1]) await rate.fill(String(value));
-    await hears(page, /^Named rightly/);
+    await hears(page, /^Named/);
     assert.equal(await spoken(root).textContent(), `${await text(root, ".em-result")} ${await text(root, ".em-story")}`);
     await page.evaluate(() => { document.documentElement.dataset.theme = "dark"; });
     await root.locator("[aria-label^='neighbour 2,']").click();
@@ -238,7 +236,7 @@ group("images", () => {
     assert.equal(await root.getAttribute("data-step"), "4");
     await root.getByRole("button", { name: "Play" }).click();
     for (const step of ["1", "2"]) await page.waitForFunction((now) => document.querySelector(".episodic-memory").dataset.step === now, step);
-    assert.doesNotMatch(await spoken(root).textContent(), /After 1 step /, "no step is read aloud while it plays");
+    assert.doesNotMatch(await spoken(root).textContent(), /After 1 step /, "not while it plays");
     await root.getByRole("button", { name: "Pause" }).click();
     await hears(page, /After [23] steps/);
   }));
@@ -354,10 +352,10 @@ group("the regression", () => {
     await page.mouse.click(at(3), box.y + 60);
     assert.equal(await root.getAttribute("data-query"), "3.00");
     await slider(root, "The query, x").focus();
-    await page.keyboard.press("ArrowRight");
-    assert.equal(await root.getAttribute("data-query"), "3.05");
-    await page.keyboard.press("End");
-    assert.equal(await root.getAttribute("data-query"), "4.00");
+    for (const [key, query] of [["ArrowRight", "3.05"], ["End", "4.00"]]) {
+      await page.keyboard.press(key);
+      assert.equal(await root.getAttribute("data-query"), query);
+    }
     await root.getByRole("button", { name: "All as at the start" }).click();
     assert.equal(await root.getAttribute("data-query"), "1.00");
   }));
@@ -365,7 +363,6 @@ group("the regression", () => {
   test("the curves of all queries pass through the marks of this one, and are told of", () => on("toy.html", async (page, root) => {
     assert.equal(await root.locator(".lf-line").count(), 4 + 4, "with those of the legend");
     await root.getByRole("checkbox").check();
-    assert.equal(await root.locator(".lf-plane .lf-line").count(), 6);
     const ends = await root.locator(".lf-line-all, .lf-line-votes").evaluateAll((all) => all.map((each) => each.getPointAtLength(0).y));
     await slider(root, "The query, x").fill("-4");
     const [, attention, fitted] = await marks(root);
