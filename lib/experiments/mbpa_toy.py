@@ -38,7 +38,7 @@ from lib.training import pick_device
 DATA = {"name": "functions of one number, made up", "sha256": "", "is_standin": False}
 EDGE = 4.0  # inputs are between -EDGE and EDGE
 GRID = 161  # queries of the test, evenly spaced
-FITS = tuple(itertools.product((2, 4, 8), (1, 5, 20), (0.003, 0.01, 0.03)))
+FITS = tuple(itertools.product((2, 4, 8, 16), (1, 5, 20, 100, 500), (0.003, 0.01, 0.03, 0.1)))
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def in_profile(paper: ToyConfig, profile: str) -> ToyConfig:
     """The whole takes seconds: `short` is `paper`."""
     if profile != "smoke":
         return paper
-    return replace(paper, updates=200, fits=paper.fits[::9])
+    return replace(paper, updates=200, fits=paper.fits[::19])
 
 
 def before(x: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
