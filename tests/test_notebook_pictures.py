@@ -1,6 +1,9 @@
 """The worked example of figure 5, as the page shows it."""
 
+import dataclasses
+
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
 from lib import ledger, notebook_pictures
@@ -76,6 +79,26 @@ def test_without_the_pictures_the_numbers_are_told_alone(example, monkeypatch, c
     notebook_pictures.show_example("tiny-imagenet")
     told = capsys.readouterr().out
     assert "not at hand" in told and "«class 9»" in told
+
+
+def test_kept_pictures_are_drawn_where_the_data_is_not_at_hand_if_they_are_of_that_example(
+    example, tmp_path, monkeypatch, capsys
+):
+    record, _ = example
+    monkeypatch.setattr(ledger, "ROOT", tmp_path)
+    at_hand = notebook_pictures.pictures_of(record)
+    notebook_pictures.keep(record, at_hand)
+    kept = notebook_pictures.kept_pictures(record)
+    assert kept.names == at_hand.names and len(kept.images) == 5
+    assert all(np.array_equal(a, b) for a, b in zip(kept.images, at_hand.images, strict=True))
+    monkeypatch.setattr(notebook_pictures, "pictures_of", lambda record: None)
+    drawn = []
+    monkeypatch.setattr(plt, "show", lambda: drawn.append(plt.gcf()))
+    notebook_pictures.show_example("tiny-imagenet")
+    assert len(drawn) == 1 and "«K»" in capsys.readouterr().out
+    plt.close("all")
+    other = dataclasses.replace(record, metrics={"example": record.metrics["example"] | {"picture": 4}})
+    assert notebook_pictures.kept_pictures(other) is None
 
 
 @pytest.mark.parametrize(
