@@ -21,20 +21,23 @@ export const answer = ([w, b, v, [c]], x) => w.reduce((total, each, i) => total 
 
 /** θ_x: the network after T steps of gradient descent on half of the weighted square errors, each pulled back by β. */
 export function fitted(theta, context, { steps, rate, prior }) {
-  let own = theta;
+  const start = theta.map((part) => Float64Array.from(part)), own = start.map((part) => part.slice()), gradient = start.map((part) => new Float64Array(part.length));
+  const [w, b, v, c] = own, [byW, byB, byV, byC] = gradient, hidden = new Float64Array(w.length);
   for (let step = 0; step < steps; step++) {
-    const [w, b, v] = own, gradient = own.map((part) => part.map(() => 0));
+    for (const part of gradient) part.fill(0);
     for (const { x, y, weight } of context) {
-      const hidden = w.map((each, i) => Math.tanh(each * x + b[i])), error = weight * (answer(own, x) - y);
-      hidden.forEach((h, i) => {
-        const inner = error * v[i] * (1 - h * h);
-        gradient[0][i] += inner * x;
-        gradient[1][i] += inner;
-        gradient[2][i] += error * h;
-      });
-      gradient[3][0] += error;
+      let said = c[0];
+      for (let i = 0; i < w.length; i++) said += v[i] * (hidden[i] = Math.tanh(w[i] * x + b[i]));
+      const error = weight * (said - y);
+      for (let i = 0; i < w.length; i++) {
+        const inner = error * v[i] * (1 - hidden[i] * hidden[i]);
+        byW[i] += inner * x;
+        byB[i] += inner;
+        byV[i] += error * hidden[i];
+      }
+      byC[0] += error;
     }
-    own = own.map((part, p) => part.map((value, i) => value - rate * gradient[p][i] - prior * (value - theta[p][i])));
+    own.forEach((part, p) => { for (let i = 0; i < part.length; i++) part[i] -= rate * gradient[p][i] + prior * (part[i] - start[p][i]); });
   }
   return own;
 }
@@ -48,7 +51,7 @@ export function valueAt([xs, ys], x) {
 /** All that is said of one query. */
 export function answers({ network, memory }, query, settings) {
   const context = contextOf(memory, query, settings), own = fitted(network, context, settings);
-  const moved = Math.hypot(...own.flatMap((part, p) => part.map((value, i) => value - network[p][i])));
+  const moved = Math.hypot(...own.flatMap((part, p) => Array.from(part, (value, i) => value - network[p][i])));
   return { context, own, moved, network: answer(network, query), attention: sum(context.map(({ weight, y }) => weight * y)), fitted: answer(own, query) };
 }
 
@@ -63,10 +66,11 @@ let mounted = 0; // makes ids unique on a page
 export function mount(el, content, { onChange = () => {}, ...view } = {}) {
   const names = Object.keys(content), id = `lf-${(mounted += 1)}`;
   const start = { variant: names[0], query: 0, settings: content[names[0]].settings, ...view };
-  let state = start, everywhere = null;
+  let state = start, everywhere = null, waiting = null;
   const all = Object.values(content).flatMap(({ memory, truth }) => [...memory[1], ...truth[1]]);
   const [xs] = content[names[0]].truth, edge = Math.max(...xs.map(Math.abs)), low = Math.min(...all) - 0.5, high = Math.max(...all) + 0.5;
   const px = (x) => LEFT + ((RIGHT - LEFT) * (x + edge)) / (2 * edge), py = (y) => BOTTOM - ((BOTTOM - TOP) * (clamp(y, low - 9, high + 9) - low)) / (high - low);
+  const longest = Math.max(LONGEST, ...[start, ...Object.values(content)].map(({ settings }) => settings.steps));
   const grid = range(121).map((i) => edge * (i / 60 - 1));
 
   const slider = (name, label, attributes, read) => {
@@ -78,7 +82,7 @@ export function mount(el, content, { onChange = () => {}, ...view } = {}) {
   const sliders = {
     query: slider("x", "The query, x", { min: -edge, max: edge, step: STEP }, (query) => ({ query })),
     neighbours: slider("k", "K, neighbours", { min: 1, max: content[names[0]].memory[0].length, step: 1 }, (k) => setting("neighbours", k)),
-    steps: slider("t", "T, steps", { min: 0, max: LONGEST, step: 1 }, (steps) => setting("steps", steps)),
+    steps: slider("t", "T, steps", { min: 0, max: longest, step: 1 }, (steps) => setting("steps", steps)),
     rate: slider("a", "α, rate", { min: -3, max: 0, step: 0.05 }, (power) => setting("rate", Number((10 ** power).toPrecision(2)))),
     prior: slider("b", "β, pull back to θ", { min: 0, max: 1, step: 0.05 }, (prior) => setting("prior", prior)),
   };
@@ -111,7 +115,7 @@ export function mount(el, content, { onChange = () => {}, ...view } = {}) {
   const mark = (kind, x, value, { name = "lf-mark", scale = 1 } = {}) =>
     shape("path", { class: `${name} lf-mark-${kind}`, d: SHAPES[kind], transform: `translate(${px(x).toFixed(2)} ${py(value).toFixed(2)}) scale(${scale})` });
   /** A way's answers at every query: a thin line with its small marks. */
-  const answersEverywhere = (line, way) => [path(line, grid.map((x, i) => [x, everywhere[i][way]])),
+  const linesEverywhere = (line, way) => [path(line, grid.map((x, i) => [x, everywhere[i][way]])),
     ...grid.flatMap((x, i) => (i % 8 === 4 ? [mark(way, x, everywhere[i][way], { name: "lf-small", scale: 0.55 })] : []))];
 
   function drawPlane(found) {
@@ -120,7 +124,7 @@ export function mount(el, content, { onChange = () => {}, ...view } = {}) {
     axes.replaceChildren(...ticks.map((y) => shape("path", { class: "em-grid", d: `M${LEFT} ${py(y)}H${RIGHT}` })), ...ticks.map((y) => shape("text", { x: LEFT - 6, y: py(y) + 4, "text-anchor": "end" }, fixed(y, 0))),
       ...range(2 * Math.floor(edge) + 1).map((i) => i - Math.floor(edge)).map((x) => shape("text", { x: px(x), y: HEIGHT - 6, "text-anchor": "middle" }, fixed(x, 0))));
     curves.replaceChildren(path("truth", truth[0].map((x, i) => [x, truth[1][i]])), path("network", grid.map((x) => [x, answer(network, x)])),
-      ...(whole.checked ? [...answersEverywhere("all", "fitted"), ...answersEverywhere("votes", "attention")] : []),
+      ...(whole.checked && everywhere ? [...linesEverywhere("all", "fitted"), ...linesEverywhere("votes", "attention")] : []),
       path("fitted", grid.map((x) => [x, answer(found.own, x)])),
       path("attention", [Math.min(...within, state.query), Math.max(...within, state.query)].map((x) => [x, found.attention])));
     samples.replaceChildren(...memory[0].map((x, i) => shape("circle", { class: weights.has(i) ? "lf-used" : "lf-held", cx: px(x), cy: py(memory[1][i]),
@@ -130,22 +134,32 @@ export function mount(el, content, { onChange = () => {}, ...view } = {}) {
     handle.setAttribute("transform", `translate(${px(state.query)} ${BOTTOM - 4})`);
   }
 
+  /** Ask every query where that is wished; with many steps once the reader has been still for a moment. */
+  function answerEverywhere() {
+    clearTimeout(waiting);
+    if (!whole.checked || everywhere) return;
+    const ask = () => { everywhere = grid.map((x) => answers(content[state.variant], x, state.settings)); };
+    if (state.settings.steps <= LONGEST) ask();
+    else waiting = setTimeout(() => { ask(); draw(); }, 300);
+  }
+
   /** What is drawn, for who cannot see it: the samples, and the curves at some places. */
   function asNumbers() {
     const { memory, truth, network } = content[state.variant], found = answers(content[state.variant], state.query, state.settings);
     const weights = new Map(found.context.map(({ i, weight }) => [i, weight])), order = range(memory[0].length).sort((a, b) => memory[0][a] - memory[0][b]);
-    const places = range(Math.round(4 * edge) + 1).map((i) => i / 2 - edge), own = (x) => answers(content[state.variant], x, state.settings);
+    const places = range(Math.round(4 * edge) + 1).map((i) => i / 2 - edge);
+    const itself = (x) => { const own = answers(content[state.variant], x, state.settings); return [own.fitted, own.attention]; };
     return [
       { caption: `The samples in memory, and their weights for the query at ${fixed(state.query)}`, heads: ["x", "y", "w"],
         rows: order.map((i) => [fixed(memory[0][i]), fixed(memory[1][i]), weights.has(i) ? fixed(weights.get(i), 3) : "–"]) },
       { caption: "The curves", heads: ["x", "the function now", WAYS.network, `the network fitted to the query at ${fixed(state.query)}`, ...(whole.checked ? ["fitted to x itself", "attention at x itself"] : [])],
-        rows: places.map((x) => [x, valueAt(truth, x), answer(network, x), answer(found.own, x), ...(whole.checked ? [own(x).fitted, own(x).attention] : [])].map((each) => fixed(each))) },
+        rows: places.map((x) => [x, valueAt(truth, x), answer(network, x), answer(found.own, x), ...(whole.checked ? itself(x) : [])].map((each) => fixed(each))) },
     ];
   }
 
   function draw() {
     const found = answers(content[state.variant], state.query, state.settings), { truth } = content[state.variant];
-    if (whole.checked) everywhere ??= grid.map((x) => answers(content[state.variant], x, state.settings));
+    answerEverywhere();
     Object.assign(root.dataset, { theme: darkTheme() ? "dark" : "light", query: fixed(state.query, 2) });
     for (const [name, { input, value }] of Object.entries(sliders)) {
       const wanted = shownAt[name]?.() ?? state.settings[name], text = name === "query" ? fixed(state.query, 2) : String(state.settings[name]);
@@ -158,7 +172,7 @@ export function mount(el, content, { onChange = () => {}, ...view } = {}) {
     const words = `x = ${fixed(state.query)}: the function is ${fixed(valueAt(truth, state.query))} there. The network says ${fixed(found.network)}, attention ${fixed(found.attention)}, ` +
       `the fitted network ${fixed(found.fitted)}. The nearest of ${found.context.length} ${found.context.length === 1 ? "sample" : "samples"} has weight ${fixed(found.context[0].weight)}; θ has moved by ${fixed(found.moved, 3)}.`;
     const error = (way) => fixed(Math.sqrt(sum(grid.map((x, i) => (everywhere[i][way] - valueAt(truth, x)) ** 2)) / grid.length));
-    const overall = whole.checked ? `Over ${grid.length} queries from ${fixed(-edge, 0)} to ${fixed(edge, 0)}, each with a fit of its own, the root of the mean squared error is ` +
+    const overall = whole.checked && everywhere ? `Over ${grid.length} queries from ${fixed(-edge, 0)} to ${fixed(edge, 0)}, each with a fit of its own, the root of the mean squared error is ` +
       `${error("network")} for the network, ${error("attention")} for attention, ${error("fitted")} for MbPA.` : "";
     story.textContent = `${words} ${overall}`.trim();
     tell(words, overall);
@@ -190,6 +204,7 @@ export function mount(el, content, { onChange = () => {}, ...view } = {}) {
   return {
     show: (part) => show(part, false),
     destroy() {
+      clearTimeout(waiting);
       forgetTheme();
       root.remove();
     },

@@ -116,7 +116,7 @@ files.save_page(folder / "text.html", "A text", page)
 # ---- Regression ---------------------------------------------------------------------------------------------------
 
 
-def regression(seed: int) -> Regression:
+def regression(seed: int, steps: int = 5) -> Regression:
     """A fresh network of seven units, and twelve samples of a wave."""
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Linear(1, 7), nn.Tanh(), nn.Linear(7, 1)).double()
@@ -125,11 +125,11 @@ def regression(seed: int) -> Regression:
     memory.append(xs, xs.sin() + seed)
     grid = np.linspace(-4, 4, 81)
     return Regression(
-        network, memory, np.stack([grid, np.sin(grid) + seed]), MbPAConfig(neighbours=3, steps=5, rate=0.1)
+        network, memory, np.stack([grid, np.sin(grid) + seed]), MbPAConfig(neighbours=3, steps=steps, rate=0.1)
     )
 
 
-toys = {"first": regression(0), "second": regression(1)}
+toys = {"first": regression(0), "second": regression(1, steps=60)}
 widget = LocalFitWidget(toys, query=1.0)
 files.save_page(folder / "toy.html", "A regression", widget.static_html())
 toy_settings = [
