@@ -102,6 +102,8 @@ def run(
                     replaced = earlier[record.seed] if record.metrics else None
                     if replaced and replaced.data["sha256"] != record.data["sha256"]:
                         print(f"  it replaces a record of other data ({replaced.data['name']}); git has that one")
+                elif distributed.is_first():
+                    print("  not finished in the time that was given; run it again to go on", flush=True)
 
 
 def sweep(

@@ -101,12 +101,17 @@ class Pretraining:
     shift: int
 
 
-def split_of(name: str, profile: str, config: IncrementalConfig, number: int, options: RunOptions) -> Split:
+def split_of(
+    name: str, profile: str, config: IncrementalConfig, number: int, options: RunOptions, recorded_as: str = ""
+) -> Split | None:
     """A split with its trained network and its features; what was trained before is taken from the folder of runs.
 
-    name: of the data set among `CONFIGS`. A time limit does not stop the training.
+    name: of the data set among `CONFIGS`. recorded_as: a record that must not be replaced by one of a stand-in. None if
+    the time that `options` allow did not do for the training, which can be resumed.
     """
     pictures = picture_set(config.pictures, config.size, config.held_out, pick_device(options.device))
+    if recorded_as:
+        ledger.refuse_stand_in(recorded_as, pictures.data)  # before the work, not after it
     old, new = split_classes(pictures.classes, number)
     network = replace(config.network, labels=len(old), channels=pictures.images.shape[1])
     task = ImageTask(
@@ -118,7 +123,7 @@ def split_of(name: str, profile: str, config: IncrementalConfig, number: int, op
         variant=name,
         profile=profile,
         seed=number,
-        options=replace(options, unroll="plain", minutes=None),
+        options=replace(options, unroll="plain"),
         config=config,
         data=pictures.data,
         task=task,
@@ -127,7 +132,9 @@ def split_of(name: str, profile: str, config: IncrementalConfig, number: int, op
         trained_as=(f"network-{name}", same),
     )
     folder = run.in_progress.parent
-    train(run.learner, task, config.training, folder=folder, identity=run.identity, **run.training_options())
+    done = train(run.learner, task, config.training, folder=folder, identity=run.identity, **run.training_options())
+    if not done.complete:
+        return None
     features = features_of(run.learner, pictures, folder, run.identity)
     return Split(config, number, pictures, features, run.learner, old, new)
 
@@ -152,15 +159,21 @@ def features_of(
     return kept.features
 
 
-def chosen(name: str, profile: str, config: IncrementalConfig, options: RunOptions, data: dict[str, Any]) -> Chosen:
-    """`choose` on split 0 of a data set, or what was chosen before, from the folder of runs. data: of its pictures."""
+def chosen(
+    name: str, profile: str, config: IncrementalConfig, options: RunOptions, data: dict[str, Any]
+) -> Chosen | None:
+    """`choose` on split 0 of a data set, or what was chosen before, from the folder of runs; None if there was no time
+    for it. data: of its pictures."""
     path = options.runs / tables.TABLE1 / f"chosen-{name}-{profile}.json"
     key = json.loads(json.dumps({"config": to_dict(config), "data": data}))
     if path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["key"] == key:
             return Chosen(kept["rate"], tuple(Answer(**answer) for answer in kept["answers"]), kept["tried"])
-    found = choose(split_of(name, profile, config, TUNED_SPLIT, options), options.progress)
+    split = split_of(name, profile, config, TUNED_SPLIT, options)
+    if split is None:
+        return None
+    found = choose(split, options.progress)
     content = json.dumps({"key": key, **to_dict(found)})
     write_atomically(path, lambda file: file.write(content.encode()))
     return found
@@ -201,20 +214,26 @@ def save(
 
 def prepared(
     experiment: str, variant: str, name: str, profile: str, seed: int, config: IncrementalConfig, options: RunOptions
-) -> tuple[Split, Chosen]:
-    """What a run begins with: the split of its seed, and the settings chosen on split 0 for table 1."""
-    split = split_of(name, profile, config, seed + 1, options)
+) -> tuple[Split, Chosen] | None:
+    """What a run begins with: the split of its seed, and the settings chosen on split 0 for table 1; None if there was
+    no time for it."""
+    recorded_as = ledger.record_name(experiment, variant, profile, seed)
+    split = split_of(name, profile, config, seed + 1, options, recorded_as)
+    if split is None:
+        return None
     best = chosen(name, profile, in_profile(CONFIGS[name], profile), options, split.pictures.data)
-    ledger.refuse_stand_in(ledger.record_name(experiment, variant, profile, seed), split.pictures.data)
-    return split, best
+    return (split, best) if best else None
 
 
 def run_with(experiment: str, configs: dict[str, IncrementalConfig]) -> Callable[..., ledger.Record]:
     """What `Experiment.run` is of table 1 and of figure 5."""
 
-    def run(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Record:
+    def run(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Record | None:
         config, started = in_profile(configs[variant], profile), time.monotonic()
-        split, best = prepared(experiment, variant, variant, profile, seed, config, options)
+        ready = prepared(experiment, variant, variant, profile, seed, config, options)
+        if ready is None:
+            return None
+        split, best = ready
         progress = "testing" if options.progress else ""
         found = measure(split, best.rate, best.answers, config.epochs, "test", config.tested_on, progress=progress)
         metrics = {

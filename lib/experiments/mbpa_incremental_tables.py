@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from lib import ledger, report
 from lib.experiments.claims import FAILS, HOLDS, Claim, ahead, share, verdicts
 from lib.experiments.curves import PROFILES_SHOWN
-from lib.experiments.mbpa_tables import PAPER
+from lib.experiments.mbpa_tables import PAPER, setting_in_words
 from lib.ledger import Record
 
 TABLE1, FIGURE4, FIGURE5, FIGURE6, FIGURE7 = (
@@ -65,20 +65,12 @@ def _ours(records: list[Record]) -> str:
     return f"ours, {records[0].profile} profile"
 
 
-SYMBOLS = {"neighbours": "K", "share": "λ", "steps": "T", "rate": "α"}
-
-
 def _chosen(record: Record, model: str) -> list[str]:
-    """The setting that was chosen for a model, in words, and which of its values end the range that was tried."""
+    """The setting that was chosen for a model, in words."""
     chosen, tried = record.metrics["setting"], record.metrics["tuning"][model]
     if model == "parametric":
-        setting, values = {"rate": chosen["rate"]}, {"rate": [each["rate"] for each in tried]}
-    else:
-        setting = {name: chosen[model][name] for name in SYMBOLS if chosen[model][name]}
-        values = {name: [each["setting"][name] for each in tried] for name in setting}
-    named = [f"{SYMBOLS[name]} = {value:g}" for name, value in setting.items()]
-    ends = [SYMBOLS[name] for name, value in setting.items() if value in (min(values[name]), max(values[name]))]
-    return [*named, *([f"at an end of what was tried: {', '.join(ends)}"] if ends else [])]
+        return setting_in_words({"rate": chosen["rate"]}, tried)
+    return setting_in_words(chosen[model], [each["setting"] for each in tried])
 
 
 def table1() -> report.Table:

@@ -64,10 +64,13 @@ def accuracies(config: SensitivityConfig, split: Split, best: Chosen, progress: 
 def run_of(experiment: str):
     """What `Experiment.run` is of an experiment."""
 
-    def run(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Record:
+    def run(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Record | None:
         config, started = config_of(variant, profile), time.monotonic()
         name = variant.rsplit("-", 1)[0]
-        split, best = prepared(experiment, variant, name, profile, seed, config.of, options)
+        ready = prepared(experiment, variant, name, profile, seed, config.of, options)
+        if ready is None:
+            return None
+        split, best = ready
         found = accuracies(config, split, best, variant if options.progress else "")
         metrics = {
             "epochs": list(config.of.epochs),

@@ -4,6 +4,7 @@ Criteria are ours: figure 3 has no numbers. ± is half of the 95% interval of a 
 """
 
 import itertools
+from collections.abc import Mapping, Sequence
 
 from lib import ledger, report
 from lib.experiments.claims import Claim, ahead, percent, share, verdicts
@@ -27,6 +28,9 @@ FIGURE3_LABELS = {
 }
 
 
+SYMBOLS = {"strength": "λ", "neighbours": "K", "share": "λ", "steps": "T", "rate": "α"}
+
+
 def figure2() -> report.Table:
     """Root mean squared error of the three answers."""
     rows = []
@@ -38,7 +42,12 @@ def figure2() -> report.Table:
                 continue
             parts = ("error", "error_where_it_changed")
             cells = tuple(_with_interval([record.metrics[part][name] for record in records]) for part in parts)
-            rows.append(report.Row(label, variant, cells, f"{records[0].profile} profile, {report.note_on(records)}"))
+            note = f"{records[0].profile} profile, {report.note_on(records)}"
+            if name == "mbpa":
+                metrics = records[0].metrics
+                tried = [each["setting"] for each in metrics["tuning"][name]]
+                note = ", ".join([note, *setting_in_words(metrics["setting"][name], tried)])
+            rows.append(report.Row(label, variant, cells, note))
     caption = (
         "A function that changed on one side: root mean squared error of three answers (Sprechmann et al. 2018, "
         "figure 2; the paper has a picture and no numbers)"
@@ -70,23 +79,26 @@ def figure3() -> report.Table:
     return report.Table(caption, columns, tuple(rows), ("network", "source"))
 
 
+def setting_in_words(setting: Mapping[str, float], tried: Sequence[Mapping[str, float]]) -> list[str]:
+    """A setting that was chosen, by its symbols, and which of its values end the range that was tried; what is 0 has no
+    use and is left out."""
+    used = {name: setting[name] for name in SYMBOLS if setting.get(name)}
+    values = {name: {each[name] for each in tried} for name in used}
+    ends = [SYMBOLS[name] for name, of in values.items() if len(of) > 1 and used[name] in (min(of), max(of))]
+    named = [f"{SYMBOLS[name]} = {value:g}" for name, value in used.items()]
+    return [*named, *([f"at an end of what was tried: {', '.join(ends)}"] if ends else [])]
+
+
 def _chosen(record: Record) -> list[str]:
-    """What was chosen for a row, and which of it ends the range that was tried; on how many images it was tested."""
-    setting, tried, ends = record.metrics["setting"], record.metrics["tuning"], []
-
-    def named(symbol: str, value: float, values: list[float]) -> str:
-        if value in (min(values), max(values)) and len(set(values)) > 1:
-            ends.append(symbol)
-        return f"{symbol} = {value:g}"
-
-    parts = [f"tested on {report.grouped(record.config['tested_on'])} images a task"]
+    """On what a row was tested, and its settings."""
+    setting, tried = record.metrics["setting"], record.metrics["tuning"]
+    tasks, images = record.config["tasks"]["tasks"], report.grouped(record.config["tested_on"])
+    parts = [f"tested on {images} images of each of {tasks} tasks"]
     if setting["strength"] is not None:
-        parts.append(named("λ", setting["strength"], [each["strength"] for each in tried["strengths"]]))
+        parts += setting_in_words({"strength": setting["strength"]}, tried["strengths"])
     if setting["fit"]:
-        symbols = {"neighbours": "K", "steps": "T", "rate": "α"}
-        of = {key: [each["setting"][key] for each in tried["fits"]] for key in symbols}
-        parts += [named(symbols[key], setting["fit"][key], of[key]) for key in symbols if setting["fit"][key]]
-    return [*parts, *([f"at an end of what was tried: {', '.join(ends)}"] if ends else [])]
+        parts += setting_in_words(setting["fit"], [each["setting"] for each in tried["fits"]])
+    return parts
 
 
 def _after(records: list[Record]) -> tuple[str, ...]:
@@ -216,3 +228,27 @@ CLAIMS = (
 def figure3_claims() -> report.Table:
     """What the paper says of figure 3, with our verdicts."""
     return verdicts(CLAIMS, "Sprechmann et al. 2018 on permuted MNIST")
+
+
+def forgotten_in_words() -> str:
+    """Sentences, in Markdown: what is left of the first task after the last one, and whose the neighbours are."""
+    names = ("mlp", "mbpa-1000", "fresh-1000", "memory-1000")
+    for profile in PROFILES_SHOWN:
+        found = {name: ledger.whole_records(FIGURE3, name, profile) for name in names}
+        if all(found.values()):
+            break
+    else:
+        return "**Figure 3 was not run yet.**"
+    of_first = {
+        name: percent(sum(record.metrics["by_task"][0] for record in records) / len(records))
+        for name, records in found.items()
+    }
+    fitted = found["mbpa-1000"]
+    own = percent(sum(record.metrics["own_task"] for record in fitted) / len(fitted))
+    return (
+        f"On the first task, after the last one, at the {profile} profile (n = {len(fitted)}): the MLP as it stands "
+        f"names {of_first['mlp']} of the digits; fitted to the nearest of 1000 examples a task, "
+        f"{of_first['mbpa-1000']}; weights that were never trained, fitted likewise, {of_first['fresh-1000']}; the "
+        f"vote of the same examples, {of_first['memory-1000']}. Over all tasks, {own} of the nearest neighbours are "
+        "examples of the query's own task."
+    )

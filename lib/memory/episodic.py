@@ -4,6 +4,7 @@
 | --- | --- | --- |
 | `EpisodicMemory` | M, of fixed size, the oldest overwritten first | section 2 |
 | `nearest` | the K nearest neighbours by Euclidean distance | section 2 |
+| `nearest_earlier` | the same, of the steps of a text among the last N before each | section 4.3 |
 | `kernel_weights` | w_k ∝ kern(h_k, q) = 1 / (ε + ‖h_k - q‖²) | above equation 2 |
 | `Context` | C = {(h_k, v_k, w_k)} | section 2 |
 """
@@ -14,9 +15,9 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-AT_ONCE = 2**24  # distances that are held at once: 64 MB
-IN_CACHE = 2**18  # distances that a CPU's cache holds: 1 MB
-STACK = 64  # keys of a product with one query
+DISTANCES_AT_ONCE = 2**24  # 64 MB
+IN_CACHE = 2**18  # distances, or numbers of keys, that a CPU's cache holds: 1 MB
+STACK = 256  # keys of a product with one query
 TOGETHER = 64  # queries that at least meet the keys together, where there are so many
 
 
@@ -51,7 +52,7 @@ class Index(Protocol):
 class ExactIndex:
     """All distances by matrix products, so many at once that they fit in memory. squares: ‖h‖² of the keys."""
 
-    def __init__(self, at_once: int = AT_ONCE):
+    def __init__(self, at_once: int = DISTANCES_AT_ONCE):
         self.at_once = at_once
 
     def candidates(
@@ -66,8 +67,8 @@ class ExactIndex:
         some = max(1, self.at_once // max(len(keys), 1))
         if some >= min(len(queries), TOGETHER):  # few enough keys to meet them all with several queries
             parts = [self._closeness(each, keys, squares).topk(k, largest=False) for each in queries.split(some)]
-            return torch.cat([part.indices for part in parts])
-        return torch.cat([self._merged(each, keys, k, squares) for each in queries.split(TOGETHER)])
+            return _joined([part.indices for part in parts])
+        return _joined([self._merged(each, keys, k, squares) for each in queries.split(TOGETHER)])
 
     def _merged(self, queries: Tensor, keys: Tensor, k: int, squares: Tensor) -> Tensor:
         """Block by block of the keys: the best of each block compete with the best so far."""
@@ -101,12 +102,18 @@ class ExactIndex:
 
 def _of_one(query: Tensor, keys: Tensor, squares: Tensor) -> Tensor:
     """The same by many products of a few keys: that of all keys with one vector may be three times slower on a CPU."""
-    stacks = len(keys) // STACK
+    stacks, closeness = len(keys) // STACK, torch.empty_like(squares)
     whole = stacks * STACK
-    many, all_norms = keys[:whole].unflatten(0, (stacks, STACK)), squares[:whole].view(stacks, STACK, 1)
-    in_stacks = torch.baddbmm(all_norms, many, query.T.expand(stacks, -1, -1), alpha=-2)
-    rest = torch.addmv(squares[whole:], keys[whole:], query[0], alpha=-2)
-    return torch.cat([in_stacks.flatten(), rest]).unsqueeze(0)
+    many, norms = keys[:whole].unflatten(0, (stacks, STACK)), squares[:whole].view(stacks, STACK, 1)
+    in_stacks = closeness[:whole].view(stacks, STACK, 1)
+    torch.baddbmm(norms, many, query.T.expand(stacks, -1, -1), alpha=-2, out=in_stacks)
+    torch.addmv(squares[whole:], keys[whole:], query[0], alpha=-2, out=closeness[whole:])
+    return closeness.unsqueeze(0)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """One after the other; a single one is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def nearest(
@@ -125,9 +132,9 @@ def nearest(
     if k < 1:
         raise ValueError(f"at least one neighbour must be asked for, not {k}")
     k = min(k, len(keys))
-    if k == 0:
-        none = torch.zeros(len(queries), 0, dtype=torch.int64, device=queries.device)
-        return Neighbours(none, queries.new_zeros(len(queries), 0))
+    if k == 0 or not len(queries):
+        none = torch.zeros(len(queries), k, dtype=torch.int64, device=queries.device)
+        return Neighbours(none, queries.new_zeros(len(queries), k))
     if index is None:
         positions = ExactIndex().candidates(queries, keys, k, squares)
     else:
@@ -140,9 +147,39 @@ def distances_to(
     queries: Float[Tensor, "queries width"], keys: Float[Tensor, "held width"], positions: Int[Tensor, "queries k"]
 ) -> Float[Tensor, "queries k"]:
     """‖h - q‖² of each query and some keys, from differences; a few queries at a time."""
-    some = max(1, (AT_ONCE if queries.is_cuda else IN_CACHE) // (positions.shape[1] * queries.shape[1]))
+    numbers = max(1, positions.shape[1] * queries.shape[1])  # of the keys of a query
+    some = max(1, (DISTANCES_AT_ONCE if queries.is_cuda else IN_CACHE) // numbers)
     pairs = zip(queries.split(some), positions.split(some), strict=True)
-    return torch.cat([(keys[at] - q.unsqueeze(1)).square().sum(2) for q, at in pairs])
+    return _joined([(keys[at] - q.unsqueeze(1)).square_().sum(2) for q, at in pairs])
+
+
+class EarlierSteps(NamedTuple):
+    """Of some steps of a text the nearest of the steps before each."""
+
+    positions: Int[Tensor, "queries k"]
+    """Where in the text they are: the nearest first, but for rounding."""
+    weights: Float[Tensor, "queries k"]
+    """Of the kernel. 0 for what fills up the k where fewer are in memory; all are 0 where nothing is."""
+    products: Float[Tensor, "queries k"]
+    """h_k·q"""
+
+
+def nearest_earlier(
+    hidden: Float[Tensor, "time width"], at: Int[Tensor, " queries"], size: int, k: int, epsilon: float
+) -> EarlierSteps:
+    """For each of some steps of one text, `at` and rising, the k nearest of the `size` steps before it.
+
+    All of them meet one stretch of the text, from the first that any of them sees: let them be near each other.
+    """
+    first, last = max(0, int(at[0]) - size), int(at[-1]) + 1
+    past, queries, seen = hidden[first:last], hidden[at], torch.arange(first, last, device=hidden.device)
+    hidden_from_it = (seen >= at.unsqueeze(1)) | (seen < at.unsqueeze(1) - size)
+    products = queries @ past.T
+    closeness = torch.add(past.square().sum(1), products, alpha=-2).masked_fill_(hidden_from_it, torch.inf)
+    positions = closeness.topk(min(k, len(past)), largest=False).indices
+    distances = distances_to(queries, past, positions).masked_fill_(hidden_from_it.gather(1, positions), torch.inf)
+    weights = kernel_weights(distances, epsilon).nan_to_num_(0.0)  # with no past at all, 0 / 0
+    return EarlierSteps(first + positions, weights, products.gather(1, positions))
 
 
 def kernel_weights(distances: Float[Tensor, "queries k"], epsilon: float) -> Float[Tensor, "queries k"]:

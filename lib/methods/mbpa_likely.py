@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lib.memory.episodic import kernel_weights
+from lib.memory.episodic import nearest_earlier
 from lib.methods.mbpa import MbPAConfig
 
 TOGETHER = 64  # queries whose past is one stretch
-AT_ONCE = {"cpu": 2**18, "cuda": 2**26}  # numbers of c that are held at once: on a CPU what fits in its cache
+C_AT_ONCE, C_AT_ONCE_ON_GPU = 2**18, 2**26  # numbers of c that are held at once: on a CPU what fits in its cache
 
 
 @torch.no_grad()
@@ -53,7 +53,7 @@ def fitted_at(
     found = []
     for some in at.split(TOGETHER):
         positions, weights = neighbours_at(hidden, some, size, fit)
-        held = max(1, AT_ONCE[hidden.device.type] // (positions.shape[1] * likely))
+        held = max(1, (C_AT_ONCE_ON_GPU if hidden.is_cuda else C_AT_ONCE) // (positions.shape[1] * likely))
         for q, near, share in zip(some.split(held), positions.split(held), weights.split(held), strict=True):
             logits = torch.log_softmax(output(hidden[q]), 1)
             found.append(
@@ -75,14 +75,8 @@ def neighbours_at(
     hidden: Float[Tensor, "time width"], at: Int[Tensor, " queries"], size: int, fit: MbPAConfig
 ) -> tuple[Int[Tensor, "queries k"], Float[Tensor, "queries k"]]:
     """Where the likest of the `size` steps before each query are, and w_k; a weight of 0 for what is not there."""
-    first, last = max(0, int(at[0]) - size), int(at[-1]) + 1
-    past, seen = hidden[first:last], torch.arange(first, last, device=hidden.device)
-    visible = (seen < at.unsqueeze(1)) & (seen >= at.unsqueeze(1) - size)
-    closeness = torch.addmm(past.square().sum(1), hidden[at], past.T, alpha=-2).masked_fill(~visible, torch.inf)
-    nearest = closeness.topk(min(fit.neighbours, len(past)), largest=False).indices
-    distances = (past[nearest] - hidden[at].unsqueeze(1)).square().sum(2)
-    weights = kernel_weights(distances.masked_fill(~visible.gather(1, nearest), torch.inf), fit.epsilon)
-    return first + nearest, weights.nan_to_num(0.0)  # with no past at all, 0 / 0
+    near = nearest_earlier(hidden, at, size, fit.neighbours, fit.epsilon)
+    return near.positions, near.weights
 
 
 def _descend(

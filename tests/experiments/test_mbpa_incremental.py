@@ -1,5 +1,6 @@
 """New classes beside old ones: what is learnt and held on the way, what the models answer, and the runs' records."""
 
+import dataclasses
 import json
 from dataclasses import replace
 
@@ -288,6 +289,25 @@ def test_the_table_and_the_verdicts_read_the_records(book):
         made_up_record("mbpa.table1", "tiny-imagenet", seed, accuracy=accuracy)
     verdicts = {row.label: row.cells[0] for row in tables.incremental_claims().rows}
     assert verdicts["Table 1, Tiny ImageNet: MbPA is the best on new classes, at 0.1, 1 and 3 passes"] == claims.FAILS
+
+
+def test_a_run_stops_in_its_training_when_its_time_is_up_and_later_goes_on(book):
+    (table1, *_), (figure6, _) = mbpa_incremental.EXPERIMENTS, mbpa_sensitivity.EXPERIMENTS
+    no_time = RunOptions(device="cpu", progress=False, runs=book / "runs", minutes=0)
+    assert table1.run("omniglot", "smoke", 0, no_time) is None
+    assert figure6.run("omniglot-rate", "smoke", 0, no_time) is None
+    assert not ledger.load_records("mbpa.table1") and not ledger.load_records("mbpa.figure6")
+    assert run(table1, "omniglot", book).complete
+
+
+def test_a_stand_in_is_refused_before_anything_is_trained(book, monkeypatch):
+    table1, *_ = mbpa_incremental.EXPERIMENTS
+    record = run(table1, "omniglot", book)
+    monkeypatch.setattr(mbpa_incremental, "train", None)  # must not be asked
+    real = dataclasses.replace(record, data=record.data | {"sha256": "real", "is_standin": False})
+    ledger.save_record(real)
+    with pytest.raises(ledger.LedgerError, match="stand-in"):
+        run(table1, "omniglot", book)
 
 
 @pytest.mark.parametrize(("scores", "verdict"), [([0.1, 0.5, 0.52], claims.HOLDS), ([0.1, 0.3, 0.5], claims.FAILS)])

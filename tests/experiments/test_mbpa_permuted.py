@@ -161,7 +161,7 @@ def made_up(variant: str, last: float, seed: int = 0) -> Record:
     metrics = {"mean_accuracy": [0.9] * 19 + [last], "setting": setting, "tuning": tuning}
     return Record(
         experiment="mbpa.figure3", variant=variant, profile="paper", seed=seed,
-        config={"training": {"updates": 1}, "tested_on": 100},
+        config={"training": {"updates": 1}, "tested_on": 100, "tasks": {"tasks": 20}},
         metrics=metrics, updates=1, complete=True, seconds=1.0, machine={"name": "made up", "device": "cpu"},
         commit="", data={"name": "mnist", "sha256": "", "is_standin": False},
     )  # fmt: skip
@@ -193,3 +193,22 @@ def test_each_claim_can_hold_and_fail(tmp_path, monkeypatch, verdict):
     assert table.rows[0].cells[-1] == report.percent([SCORES[verdict]["mlp"] + 0.001 * seed for seed in range(3)])
     report.html_table(table), report.text_table(table)
     assert json.dumps(table.caption)
+
+
+def test_what_is_left_of_the_first_task_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("BOOK_RESULTS_DIR", str(tmp_path))
+    assert "not run" in tables.forgotten_in_words()
+    for number, variant in enumerate(("mlp", "mbpa-1000", "fresh-1000", "memory-1000")):
+        for seed in range(2):
+            record = made_up(variant, 0.5, seed)
+            record.metrics.update(by_task=[0.5 + number / 10 + seed / 50, 0.0], own_task=0.75)
+            ledger.save_record(record)
+    told = tables.forgotten_in_words()
+    assert "(n = 2): the MLP as it stands names 51.0% of the digits" in told and "61.0%; weights" in told
+    assert "likewise, 71.0%" in told and "same examples, 81.0%" in told and "75.0% of the nearest" in told
+
+
+def test_settings_are_told_with_the_ends_of_what_was_tried():
+    tried = [{"neighbours": k, "steps": t, "rate": 0.1} for k in (1, 5, 10) for t in (1, 20)]
+    told = tables.setting_in_words({"neighbours": 5, "steps": 20, "rate": 0.1, "prior": 0.0}, tried)
+    assert told == ["K = 5", "T = 20", "α = 0.1", "at an end of what was tried: T"]
