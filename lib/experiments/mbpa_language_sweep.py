@@ -58,7 +58,7 @@ class SweepConfig:
     """θ of the cache (paper: silent)."""
     wider_neighbours: tuple[int, ...] = (16, 64)
     """K beyond the paper's grid, for rows of their own."""
-    wider_rates: tuple[float, ...] = (2.0, 4.0)
+    wider_rates: tuple[float, ...] = (2.0,)
     """α beyond the paper's grid."""
     wider_shares: tuple[float, ...] = (0.2, 0.3, 0.4)
     """λ beyond the paper's grid."""
