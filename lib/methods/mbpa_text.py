@@ -15,7 +15,7 @@ is a sum of K rows of the p of the past for each query. They are kept in a ring 
 columns that fit in a cache, since many queries read the same rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -26,14 +26,15 @@ from torch import Tensor, nn
 
 from lib.baselines.neural_cache import Past, attention
 from lib.baselines.sequence import OneStepAtATime, check_pairs
-from lib.memory.episodic import Context, distances_to, kernel_weights
+from lib.memory.episodic import Context, EarlierSteps, kernel_weights, nearest, nearest_earlier
 from lib.methods.lmn import Network
 from lib.methods.mbpa import Adapted, MbPAConfig, fitter
 
 TINY = 1e-30
+ROUNDING = 1e-9  # of a sum of shares
 BLOCK = 256  # queries whose past is one stretch
 COLUMNS = 128  # words whose p of the past is read together: 2.6 MB at N = 5000
-AT_ONCE = 2**24  # numbers of the neighbours' keys that are held at once: 64 MB
+KEYS_AT_ONCE = 2**24  # numbers of the neighbours' keys, or of their logits, that are held at once: 64 MB
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,15 @@ class TextMbPAConfig:
     def __post_init__(self):
         if self.size < 1:
             raise ValueError(f"the memory looks back at least one step, not {self.size}")
-        if min(self.share, self.cache_share) < 0 or self.share + self.cache_share > 1:
-            raise ValueError(
-                f"the shares {self.share} and {self.cache_share} must be 0 or more, and 1 at most together"
-            )
+        network_share(self.share, self.cache_share)
+
+
+def network_share(share: float, cache_share: float) -> float:
+    """What λ_mbpa and λ_cache leave to the network. Raises ValueError if they are no shares of a mixture."""
+    own = 1 - share - cache_share
+    if min(share, cache_share) < 0 or own < -ROUNDING:
+        raise ValueError(f"the shares {share} and {cache_share} must be 0 or more, and 1 at most together")
+    return max(0.0, own)
 
 
 class Parts(NamedTuple):
@@ -70,9 +76,20 @@ class Parts(NamedTuple):
     """The network's own where there is no past."""
 
     def mixed(self, share: float, cache_share: float) -> Float[Tensor, "batch time"]:
-        """log p(w) with these λ_mbpa and λ_cache."""
-        shares = self.network.new_tensor([1 - share - cache_share, share, cache_share]).clamp(min=0)
+        """log p(w) with these λ_mbpa and λ_cache. Raises ValueError if they are no shares of a mixture."""
+        shares = self.network.new_tensor([network_share(share, cache_share), share, cache_share])
         return (torch.stack(list(self), dim=2) + shares.log()).logsumexp(2)
+
+
+class Block(NamedTuple):
+    """Some steps of one stream, one after the other: what is predicted to follow each."""
+
+    start: int
+    """The first of them."""
+    network: Float[Tensor, "time words"]
+    """log p of all words."""
+    fitted: list[Tensor]
+    """Logits of the fitted layer, (time, words), for each rate."""
 
 
 class TextMbPA(OneStepAtATime):
@@ -147,7 +164,7 @@ class TextMbPA(OneStepAtATime):
         steps = state.words.shape[1]
         weights = attention(now.unsqueeze(1), state.hidden, steps, config.size, config.cache_sharpness)[:, 0]
         cache_p = torch.zeros_like(network_p).scatter_add(1, state.words, weights)
-        own = 1 - config.share - config.cache_share
+        own = network_share(config.share, config.cache_share)
         return (own * network_p + config.share * fitted_p + config.cache_share * cache_p).clamp(min=TINY).log()
 
     def advance(self, x: Int[Tensor, " batch"], y: Int[Tensor, " batch"], state: Past) -> Past:
@@ -161,70 +178,68 @@ class TextMbPA(OneStepAtATime):
     ) -> Float[Tensor, "time parts"]:
         """Log-likelihoods of one stream, from step `earlier` on: the network's, the cache's, one for each rate."""
         size, found = self.config.size, []
-        one_step = self.config.fit.optimizer == "sgd" and self.config.fit.steps == 1
+        for start, network, fitted in self.blocks(hidden, words, earlier, rates):
+            end, first = start + len(network), max(0, start - size)
+            y = words[start:end].unsqueeze(1)
+            weights = attention(
+                hidden[None, start:end], hidden[None, first:end], start - first, size, self.config.cache_sharpness
+            )[0]
+            cache = (weights * (words[first:end] == y)).sum(1, keepdim=True).log()
+            network = network.gather(1, y)
+            cache = torch.where(weights.any(1, keepdim=True), cache, network)
+            found.append(torch.cat([network, cache, *(each.log_softmax(1).gather(1, y) for each in fitted)], dim=1))
+        return torch.cat(found)
+
+    @torch.no_grad()
+    def blocks(
+        self, hidden: Float[Tensor, "steps hidden"], words: Int[Tensor, " steps"], earlier: int, rates: Sequence[float]
+    ) -> Iterator[Block]:
+        """One stream from step `earlier` on, block by block, fitted at each of these α.
+
+        hidden: of each step, the earlier ones too; words: what followed.
+        """
+        size, fit = self.config.size, self.config.fit
+        one_step = fit.optimizer == "sgd" and fit.steps == 1
         known = _KnownP(min(size + BLOCK, len(words)), self.output.weight) if one_step else None
         if one_step:
             for start in range(max(0, earlier - size), earlier, BLOCK):
                 past = hidden[start : min(start + BLOCK, earlier)]
                 known.keep(start, torch.softmax(self.output(past), dim=1))
         for start in range(earlier, len(words), BLOCK):
-            end, first = min(start + BLOCK, len(words)), max(0, start - size)
-            now, past, followed = hidden[start:end], hidden[first:end], words[first:end]
-            logits, y = self.output(now), words[start:end].unsqueeze(1)
+            at = torch.arange(start, min(start + BLOCK, len(words)), device=hidden.device)
+            logits = self.output(hidden[at])
             network = torch.log_softmax(logits, dim=1)
+            near = nearest_earlier(hidden, at, size, fit.neighbours, fit.epsilon)
             if one_step:
                 known.keep(start, network.exp())
-                move = self._one_step(now, past, followed, start - first, known, first)
+                move = self._one_step(near, words[near.positions], known)
                 fitted = [logits + rate * move for rate in rates]
             else:
-                fitted = [self._fitted_one_by_one(now, past, followed, start - first, logits, rate) for rate in rates]
-            weights = attention(now[None], past[None], start - first, size, self.config.cache_sharpness)[0]
-            cache = (weights * (followed == y)).sum(1, keepdim=True).log()
-            network = network.gather(1, y)
-            cache = torch.where(weights.any(1, keepdim=True), cache, network)
-            found.append(torch.cat([network, cache, *(each.log_softmax(1).gather(1, y) for each in fitted)], dim=1))
-        return torch.cat(found)
-
-    def _neighbours(
-        self, now: Tensor, past: Tensor, earlier: int, products: Tensor
-    ) -> tuple[Int[Tensor, "time k"], Float[Tensor, "time k"]]:
-        """Positions in the past and weights; 0 for what is not in memory yet or any more."""
-        at = torch.arange(earlier, earlier + len(now), device=now.device).unsqueeze(1)
-        seen = torch.arange(len(past), device=now.device)
-        hidden_from_it = (seen >= at) | (seen < at - self.config.size)
-        closeness = (past.square().sum(1) - 2 * products).masked_fill(hidden_from_it, torch.inf)
-        positions = closeness.topk(min(self.config.fit.neighbours, len(past)), largest=False, sorted=False).indices
-        distances = distances_to(now, past, positions).masked_fill(hidden_from_it.gather(1, positions), torch.inf)
-        weights = kernel_weights(distances, self.config.fit.epsilon)
-        return positions, weights.nan_to_num(0.0)  # where nothing is in memory
+                fitted = [
+                    self._fitted_by_parts(hidden[at], hidden, words, near, replace(fit, rate=rate)) for rate in rates
+                ]
+            yield Block(start, network, fitted)
 
     def _one_step(
-        self, now: Tensor, past: Tensor, followed: Tensor, earlier: int, known: "_KnownP", first: int
+        self, near: EarlierSteps, followed: Int[Tensor, "time k"], known: "_KnownP"
     ) -> Float[Tensor, "time words"]:
-        """What one step of gradient descent at α = 1 adds to the logits. first: the step at which the past begins."""
-        products = now @ past.T
-        positions, weights = self._neighbours(now, past, earlier, products)
+        """What one step of gradient descent at α = 1 adds to the logits."""
         one = 0.0 if self.output.bias is None else 1.0
-        a = weights * (products.gather(1, positions) + one)
-        return known.sums(first + positions, -a).scatter_add_(1, followed[positions], a)
+        a = near.weights * (near.products + one)
+        return known.sums(near.positions, -a).scatter_add_(1, followed, a)
 
-    def _fitted_one_by_one(
-        self, now: Tensor, past: Tensor, followed: Tensor, earlier: int, logits: Tensor, rate: float
+    def _fitted_by_parts(
+        self, now: Tensor, hidden: Tensor, words: Tensor, near: EarlierSteps, fit: MbPAConfig
     ) -> Float[Tensor, "time words"]:
         """Logits after any fit; a few queries at a time, since each has neighbours of its own."""
-        fit = replace(self.config.fit, rate=rate)
-        positions, weights = self._neighbours(now, past, earlier, now @ past.T)
-        some = max(1, AT_ONCE // (positions.shape[1] * max(now.shape[1], logits.shape[1])))
-        fitted = [
-            self._fitted(q, Context(past[at], followed[at], share), fit).outputs
-            for q, at, share in zip(now.split(some), positions.split(some), weights.split(some), strict=True)
-        ]
-        return torch.cat(fitted)
+        some = max(1, KEYS_AT_ONCE // (near.positions.shape[1] * max(now.shape[1], self.output.out_features)))
+        parts = zip(now.split(some), near.positions.split(some), near.weights.split(some), strict=True)
+        return torch.cat([self._fitted(q, Context(hidden[at], words[at], w), fit).outputs for q, at, w in parts])
 
     def _context(self, now: Tensor, hidden: Tensor, words: Tensor) -> Context:
         """C of a query of each stream, all of whose steps are in its memory."""
-        k = min(self.config.fit.neighbours, words.shape[1])
-        distances, at = (hidden - now.unsqueeze(1)).square().sum(2).topk(k, largest=False)
+        found = [nearest(q, own, self.config.fit.neighbours) for q, own in zip(now.split(1), hidden, strict=True)]
+        at, distances = (torch.cat(each) for each in zip(*found, strict=True))
         keys = hidden.gather(1, at.unsqueeze(2).expand(-1, -1, hidden.shape[2]))
         return Context(keys, words.gather(1, at), kernel_weights(distances, self.config.fit.epsilon))
 

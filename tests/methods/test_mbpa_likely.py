@@ -60,7 +60,7 @@ def test_it_is_the_naive_descent_in_which_likely_words_alone_move(seed, fit, siz
     rates, steps = (0.05, 0.7), (1, 3, 4)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mbpa_likely, "TOGETHER", together)
-        patch.setattr(mbpa_likely, "AT_ONCE", {"cpu": 40})
+        patch.setattr(mbpa_likely, "C_AT_ONCE", 40)
         found = fitted_at(output, hidden, words, torch.tensor(at), size, fit, rates, steps, likely)
     assert found.shape == (len(at), 2, 3)
     for i, t in enumerate(at):

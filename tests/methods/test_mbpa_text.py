@@ -96,7 +96,7 @@ def test_nor_do_the_blocks_within(monkeypatch, block, size):
     learner, (xs, ys) = make_learner(1, MbPAConfig(neighbours=3), size=size), make_text(1)
     whole, _ = learner.parts(xs, ys)
     monkeypatch.setattr(mbpa_text, "BLOCK", block)
-    monkeypatch.setattr(mbpa_text, "AT_ONCE", 1)
+    monkeypatch.setattr(mbpa_text, "KEYS_AT_ONCE", 1)
     monkeypatch.setattr(mbpa_text, "COLUMNS", 3)
     torch.testing.assert_close(learner.parts(xs, ys)[0], whole)
     many_steps = make_learner(1, MbPAConfig(neighbours=3, steps=2), size=size)
