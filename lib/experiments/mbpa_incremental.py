@@ -36,6 +36,7 @@ from lib.experiments import runs
 from lib.experiments.base import Experiment, RunOptions
 from lib.experiments.mbpa_incremental_configs import CONFIGS, UNBALANCED, IncrementalConfig, in_profile
 from lib.experiments.mbpa_split import QUERIES_AT_ONCE, Answer, Split, measure, worked_example
+from lib.experiments.mbpa_tables import PAPER
 from lib.tasks.incremental import ClassPictures, PictureSet, as_floats, picture_set, split_classes
 from lib.tasks.online_tasks import ImageTask
 from lib.training import TrainingConfig, pick_device, train
@@ -260,7 +261,7 @@ COSTS = {
 EXPERIMENTS = (
     Experiment(
         name=tables.TABLE1,
-        paper=tables.PAPER,
+        paper=PAPER,
         title="Half of the classes are new: four models on the way, new and old classes apart",
         variants=tuple(CONFIGS),
         run=run_with(tables.TABLE1, CONFIGS),
@@ -271,7 +272,7 @@ EXPERIMENTS = (
     ),
     Experiment(
         name=tables.FIGURE4,
-        paper=tables.PAPER,
+        paper=PAPER,
         title="The curves behind table 1",
         variants=tuple(CONFIGS),
         run=None,
@@ -282,7 +283,7 @@ EXPERIMENTS = (
     ),
     Experiment(
         name=tables.FIGURE5,
-        paper=tables.PAPER,
+        paper=PAPER,
         title="A tenth of the pictures of half the new classes; and one query, worked out",
         variants=tuple(UNBALANCED),
         run=run_with(tables.FIGURE5, UNBALANCED),

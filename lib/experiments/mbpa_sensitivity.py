@@ -14,6 +14,7 @@ from lib.experiments.base import Experiment, RunOptions
 from lib.experiments.mbpa_incremental import Chosen, prepared, save
 from lib.experiments.mbpa_incremental_configs import CONFIGS, RATES, IncrementalConfig, in_profile
 from lib.experiments.mbpa_split import Split, measure
+from lib.experiments.mbpa_tables import PAPER
 
 MEMORIES = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 NEIGHBOURS = (1, 2, 5, 10, 20, 50, 100, 200)
@@ -89,7 +90,7 @@ def _experiment(name: str, title: str, changed: tuple[str, ...], table: Any) -> 
     variants = tuple(f"{data}-{each}" for data in DATA_SETS for each in changed)
     return Experiment(
         name=name,
-        paper=tables.PAPER,
+        paper=PAPER,
         title=title,
         variants=variants,
         run=run_of(name),
