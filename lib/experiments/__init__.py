@@ -12,6 +12,7 @@ from lib.experiments import (
     mbpa_incremental,
     mbpa_language,
     mbpa_permuted,
+    mbpa_readings,
     mbpa_sensitivity,
     mbpa_toy,
 )
@@ -30,6 +31,7 @@ MODULES = (
     mbpa_permuted,
     mbpa_incremental,
     mbpa_sensitivity,
+    mbpa_readings,
     mbpa_language,
 )
 EXPERIMENTS: dict[str, Experiment] = {

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from lib import ledger, report
 from lib.baselines.resnet import ResNet, ResNetConfig
-from lib.experiments import PROFILES, RunOptions, claims, mbpa_incremental, mbpa_sensitivity
+from lib.experiments import PROFILES, RunOptions, claims, mbpa_incremental, mbpa_readings, mbpa_sensitivity
 from lib.experiments import mbpa_incremental_tables as tables
 from lib.experiments.mbpa_incremental_claims import incremental_claims
 from lib.experiments.mbpa_incremental_configs import CONFIGS, UNBALANCED, in_profile
@@ -388,3 +388,41 @@ def test_what_splits_do_not_agree_on_is_not_told_apart_and_one_split_is_not_judg
         path.unlink()
     judged = [row for row in incremental_claims().rows if row.cells[0] != claims.TOO_FEW]
     assert ["right" in row.label for row in judged] == [True, True], "but for the one worked example"
+
+
+def test_readings_are_run_with_rates_of_their_own_which_later_seeds_take_over(book, monkeypatch):
+    (readings,) = mbpa_readings.EXPERIMENTS
+    first = run(readings, "omniglot", book)
+    assert first == ledger.find_record("mbpa.readings", "omniglot", "smoke", 0)
+    assert first.config == json.loads(json.dumps(readings.config("omniglot", "smoke")))
+    assert set(first.metrics["accuracy"]) == {"as-read", "sgd"} and "at the end" in report.describe_record(first)
+    for reading, tried in first.metrics["tuning"].items():
+        best = max(tried, key=lambda each: each["validation_accuracy"])
+        assert len(tried) == 2 and first.metrics["setting"]["rates"][reading] == best["rate"]
+    monkeypatch.setattr(mbpa_readings, "chosen_rates", None)  # must not be asked again
+    assert run(readings, "omniglot", book, seed=1).metrics["tuning"] == first.metrics["tuning"]
+    config_of = mbpa_readings.config_of
+    monkeypatch.setattr(mbpa_readings, "config_of", lambda *which: replace(config_of(*which), rates=(0.1, 0.2)))
+    with pytest.raises(TypeError, match="not callable"):
+        run(readings, "omniglot", book, seed=1)
+
+
+def test_a_reading_changes_the_fit_alone(book):
+    answer = Answer("mbpa", 7, steps=3, rate=0.25)
+    for reading, changes in mbpa_readings.READINGS.items():
+        read = mbpa_readings.ReadAnswer("mbpa", 7, steps=3, rate=0.25, reading=reading)
+        assert read.fit == replace(answer.fit, **changes) and (read.fit == answer.fit) == (reading == "as-read")
+    assert set(mbpa_readings.LABELS) == set(mbpa_readings.READINGS)
+
+
+def test_the_table_of_readings_shows_each_with_its_rate(book):
+    assert {row.note for row in mbpa_readings.table().rows} == {"not run"}
+    accuracy = {name: dict.fromkeys(GROUPS, [0.5] * 3) for name in ("as-read", "sgd")}
+    tuning = {name: [{"rate": rate} for rate in (0.1, 0.2, 0.3)] for name in accuracy}
+    setting = {"rates": {"as-read": 0.2, "sgd": 0.3}}
+    for seed in range(2):
+        made_up_record("mbpa.readings", "omniglot", seed, accuracy=accuracy, tuning=tuning, setting=setting)
+    rows = {row.label: row for row in mbpa_readings.table().rows if row.source == "Omniglot"}
+    assert rows["gradient descent"].note.endswith("α = 0.3, at an end of what was tried")
+    assert rows[mbpa_readings.LABELS["as-read"]].note.endswith("α = 0.2")
+    assert all(row.cells == ("50.0 ± 0.0",) * 6 for row in rows.values())
