@@ -35,11 +35,14 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from lib.memory.episodic import Context, EpisodicMemory
+from lib.memory.episodic import Context, EpisodicMemory, Index
 
-# Weights of copies of θ that are held at once. On a GPU 256 MB, and as much for gradients; on a CPU what caches hold,
-# since every step goes through all of them: measured, more is slower, and less is too, for what each call costs.
-AT_ONCE_ON_GPU, AT_ONCE, AT_ONCE_BY_BATCH = 2**26, 2**20, 2**18
+# Weights of copies of θ, or numbers of c_k, that are held at once. On a GPU 256 MB, and as much for gradients; on a CPU
+# what caches hold, since every step goes through all of them: measured, more is slower, and less is too, for what each
+# call costs.
+WEIGHTS_AT_ONCE_ON_GPU, WEIGHTS_AT_ONCE, WEIGHTS_AT_ONCE_BY_BATCH = 2**26, 2**20, 2**18
+KEYS_AT_ONCE = 2**24  # numbers of the keys and values that are retrieved at once: 64 MB
+OPTIMIZERS = ("sgd", "rmsprop", "adam")
 Weights = dict[str, Tensor]
 
 
@@ -58,10 +61,11 @@ class MbPAConfig:
     optimizer: Literal["sgd", "rmsprop", "adam"] = "sgd"
     """What makes a step of a gradient (paper: RMSprop for ImageNet)."""
     decay: float = 0.9
-    """Of RMSprop's mean square (paper: silent)."""
+    """Of RMSprop's mean square (paper: silent; by default 0.99 in PyTorch, 0.9 in TensorFlow 1)."""
     square: float = 0.0
     """RMSprop's mean square at the beginning: 0 in PyTorch, 1 in TensorFlow 1 (paper: silent). From 0 the first step
-    moves every weight alike, by rate / sqrt(1 - decay)."""
+    moves every weight alike, by rate / sqrt(1 - decay), however small its gradient; from 1 it is near that of gradient
+    descent."""
     epsilon: float = 1e-3
     """ε of the kernel, in squared distance (paper: silent; 10⁻³ in the work that it takes the kernel from)."""
 
@@ -70,7 +74,16 @@ class MbPAConfig:
             raise ValueError(f"neighbours must be 1 or more, not {self.neighbours}")
         if self.steps < 0:
             raise ValueError(f"steps must be 0 or more, not {self.steps}")
-        if self.epsilon <= 0:
+        if not self.rate >= 0:
+            raise ValueError(f"rate must be 0 or more, not {self.rate}: the fit descends")
+        for name in ("prior", "decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be from 0 to 1, not {getattr(self, name)}")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"there is no local optimizer {self.optimizer!r}: choose sgd, rmsprop or adam")
+        if not self.square >= 0:
+            raise ValueError(f"square must be 0 or more, not {self.square}: it is a mean of squares")
+        if not self.epsilon > 0:
             raise ValueError(f"epsilon must be positive, not {self.epsilon}: the kernel divides by it")
 
 
@@ -112,15 +125,13 @@ def mover(config: MbPAConfig) -> Mover:
             return rate * gradient / (square.sqrt() + 1e-8), (square,)
 
         return Mover(lambda weight: (torch.full_like(weight, config.square),), by_size)
-    if config.optimizer == "adam":
 
-        def by_moments(gradient: Tensor, kept: tuple[Tensor, ...], step: int) -> tuple[Tensor, tuple[Tensor, ...]]:
-            mean, square = 0.9 * kept[0] + 0.1 * gradient, 0.999 * kept[1] + 0.001 * gradient.square()
-            size = (square / (1 - 0.999**step)).sqrt() + 1e-8
-            return rate * (mean / (1 - 0.9**step)) / size, (mean, square)
+    def by_moments(gradient: Tensor, kept: tuple[Tensor, ...], step: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+        mean, square = 0.9 * kept[0] + 0.1 * gradient, 0.999 * kept[1] + 0.001 * gradient.square()
+        size = (square / (1 - 0.999**step)).sqrt() + 1e-8
+        return rate * (mean / (1 - 0.9**step)) / size, (mean, square)
 
-        return Mover(lambda weight: (torch.zeros_like(weight), torch.zeros_like(weight)), by_moments)
-    raise ValueError(f"there is no local optimizer {config.optimizer!r}: choose sgd, rmsprop or adam")
+    return Mover(lambda weight: (torch.zeros_like(weight), torch.zeros_like(weight)), by_moments)
 
 
 def adapted_by_loop(
@@ -128,6 +139,8 @@ def adapted_by_loop(
 ) -> Adapted:
     """Query after query, with a copy of the output network and an optimizer of PyTorch for each: what the others are
     held to and measured by."""
+    if not len(queries):
+        return _untouched(output, queries)
     outputs, moved = [], []
     for q, keys, values, weights in zip(queries, *context, strict=True):
         own = copy.deepcopy(output).requires_grad_(True)
@@ -148,6 +161,12 @@ def adapted_by_loop(
     return Adapted(torch.stack(outputs), torch.stack(moved))
 
 
+def _untouched(output: nn.Module, queries: Tensor) -> Adapted:
+    """What the network says as it is: all there is where nothing is to be fitted."""
+    with torch.no_grad():
+        return Adapted(output(queries), queries.new_zeros(len(queries)))
+
+
 def _optimizer(output: nn.Module, config: MbPAConfig) -> torch.optim.Optimizer:
     if config.optimizer == "sgd":
         return torch.optim.SGD(output.parameters(), lr=config.rate)
@@ -166,6 +185,8 @@ def adapted_by_vmap(
 ) -> Adapted:
     """All queries at once, a copy of θ for each: for any output network and optimizer. The network must not draw
     random numbers: it has to be in evaluation mode if it has dropout."""
+    if not len(queries):
+        return _untouched(output, queries)
     theta, optimizer = {name: weight.detach() for name, weight in output.named_parameters()}, mover(config)
 
     def loss(own: Weights, keys: Tensor, values: Tensor, weights: Tensor) -> Tensor:
@@ -182,13 +203,19 @@ def adapted_by_vmap(
         square = sum((own[name] - theta[name]).square().sum() for name in theta)
         return functional_call(output, own, (q.unsqueeze(0),)).squeeze(0), square.sqrt()
 
-    some = _at_once(queries, AT_ONCE, sum(weight.numel() for weight in theta.values()))
+    some = _at_once(queries, WEIGHTS_AT_ONCE, sum(weight.numel() for weight in theta.values()))
     return Adapted(*vmap(one, chunk_size=some)(queries, *context))
 
 
 def _at_once(queries: Tensor, on_cpu: int, per_query: int) -> int:
     """How many queries are fitted at once."""
-    return max(1, (AT_ONCE_ON_GPU if queries.is_cuda else on_cpu) // per_query)
+    return max(1, (WEIGHTS_AT_ONCE_ON_GPU if queries.is_cuda else on_cpu) // max(1, per_query))
+
+
+def _in_parts(fit: Callable[..., Adapted], some: int, *of_queries: Tensor) -> Adapted:
+    """fit of some queries at a time, and what else there is for each of them."""
+    found = [fit(*each) for each in zip(*(tensor.split(some) for tensor in of_queries), strict=True)]
+    return Adapted(*(torch.cat(each) for each in zip(*found, strict=True)))
 
 
 @torch.no_grad()
@@ -200,10 +227,8 @@ def adapted_by_batch(
     With d_k = w_k (softmax(W h_k + b) - e_{v_k}), or w_k (W h_k + b - v_k) for numbers, the gradients are Σ_k d_k h_kᵀ
     and Σ_k d_k: two products of small matrices a step for each query, and updates in place.
     """
-    some = _at_once(queries, AT_ONCE_BY_BATCH, output.weight.numel())
-    parts = (each.split(some) for each in (queries, *context))
-    found = [_fitted_layers(output, q, Context(*own), config) for q, *own in zip(*parts, strict=True)]
-    return Adapted(*(torch.cat(each) for each in zip(*found, strict=True)))
+    some = _at_once(queries, WEIGHTS_AT_ONCE_BY_BATCH, output.weight.numel())
+    return _in_parts(lambda q, *own: _fitted_layers(output, q, Context(*own), config), some, queries, *context)
 
 
 def _fitted_layers(output: nn.Linear, queries: Tensor, context: Context, config: MbPAConfig) -> Adapted:
@@ -263,10 +288,19 @@ def adapted_by_dual(
         c_k ← (1 - β) c_k + α w_k (p_k - e_{v_k}),     p_k = softmax(W h_k + b) = softmax(W_θ h_k + b_θ - Σ_j g_kj c_j)
 
     with g_kj = h_k·h_j, and 1 more if the layer has biases. p: p_k by θ, where it is known, as it is once a memory was
-    written. Raises ValueError for another optimizer or values that are no classes.
+    written. Some queries at a time: c is as large as their keys' logits. Raises ValueError for another optimizer or
+    values that are no classes.
     """
     if config.optimizer != "sgd" or not isinstance(output, nn.Linear) or context.values.is_floating_point():
         raise ValueError("the dual form is of gradient descent (sgd) on a softmax layer, an nn.Linear of classes")
+    some = _at_once(queries, WEIGHTS_AT_ONCE, context.values.shape[1] * output.out_features)
+    if len(queries) > some:
+        known = () if p is None else (p,)
+
+        def part(q: Tensor, k: Tensor, v: Tensor, w: Tensor, *known: Tensor) -> Adapted:
+            return adapted_by_dual(output, q, Context(k, v, w), config, *known)
+
+        return _in_parts(part, some, queries, *context, *known)
     one = 0.0 if output.bias is None else 1.0
     keys, values, weights = context
     gram = keys @ keys.mT + one
@@ -292,6 +326,8 @@ def adapted_by_first_dual(
     """
     if config.optimizer != "sgd" or not isinstance(output, nn.Sequential) or not isinstance(output[0], nn.Linear):
         raise ValueError("this form is of gradient descent (sgd) on an nn.Sequential that begins with an nn.Linear")
+    if not len(queries):
+        return _untouched(output, queries)
     first, rest = output[0], output[1:]
     one = 0.0 if first.bias is None else 1.0
     theta = {name: weight.detach() for name, weight in rest.named_parameters()}
@@ -315,7 +351,7 @@ def adapted_by_first_dual(
 
     copied = sum(weight.numel() for weight in theta.values())
     per_query = copied + context.values.shape[1] * first.out_features
-    return Adapted(*vmap(fit, chunk_size=_at_once(queries, AT_ONCE, per_query))(queries, *context))
+    return Adapted(*vmap(fit, chunk_size=_at_once(queries, WEIGHTS_AT_ONCE, per_query))(queries, *context))
 
 
 def fitter(output: nn.Module, config: MbPAConfig, classes: bool) -> Callable[..., Adapted]:
@@ -345,7 +381,11 @@ class MbPA(nn.Module):
     parts stay as they are, `observe` fills the memory and `predict` fits θ to each query and forgets it again.
 
     embed: f_γ, `nn.Identity()` for keys that are the inputs themselves; output: g_θ. Nothing here changes their
-    weights. width: of the keys; labels: number of classes, or None to predict numbers; values: how many, then.
+    weights. width: of the keys; labels: number of classes, or None to predict numbers; values: how many, then; index:
+    what searches the memory, by default all distances.
+
+    `episode` is the view of whole streams. It is no `forward` with a gradient, as other methods have: nothing is learnt
+    through the fit.
     """
 
     def __init__(
@@ -358,10 +398,12 @@ class MbPA(nn.Module):
         capacity: int,
         labels: int | None,
         values: int = 1,
+        index: Index | None = None,
     ):
         super().__init__()
         self.embed, self.output, self.config = embed, output, config
         self.width, self.capacity, self.labels, self.values = width, capacity, labels, values
+        self.index = index
         self.memory: EpisodicMemory | None = None
 
     def forward(self, xs: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch outputs"]:
@@ -372,7 +414,7 @@ class MbPA(nn.Module):
         """Start with an empty memory, which all inputs of a batch share."""
         like = next(self.output.parameters())
         value = () if self.labels is not None else (self.values,)
-        self.memory = EpisodicMemory(self.capacity, self.width, value, like=like)
+        self.memory = EpisodicMemory(self.capacity, self.width, value, like=like, index=self.index)
 
     @torch.no_grad()
     def predict(self, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch outputs"]:
@@ -387,12 +429,34 @@ class MbPA(nn.Module):
 
     @torch.no_grad()
     def adapted(self, x: Float[Tensor, "batch ..."]) -> Adapted:
-        """The fitted network's outputs: logits, or numbers; from an empty memory, those of the network as it is."""
-        memory, queries = self._begun(), self.embed(x)
-        if not len(memory) or not self.config.steps:
-            return Adapted(self.output(queries), queries.new_zeros(len(queries)))
-        context = memory.context(queries, self.config.neighbours, self.config.epsilon)
-        return fitter(self.output, self.config, self.labels is not None)(self.output, queries, context, self.config)
+        """The fitted network's outputs: logits, or numbers; from an empty memory, those of the network as it is.
+        Some queries at a time, so that what is retrieved for them is bounded."""
+        return self._adapted(self.embed(x))
+
+    def _adapted(self, queries: Tensor) -> Adapted:
+        memory, config = self._begun(), self.config
+        if not len(memory) or not config.steps:
+            return _untouched(self.output, queries)
+        fit = fitter(self.output, config, self.labels is not None)
+
+        def part(q: Tensor) -> Adapted:
+            return fit(self.output, q, memory.context(q, config.neighbours, config.epsilon), config)
+
+        values = 1 if self.labels is not None else self.values
+        return _in_parts(part, max(1, KEYS_AT_ONCE // (config.neighbours * (self.width + values))), queries)
+
+    @torch.no_grad()
+    def episode(
+        self, xs: Float[Tensor, "batch time ..."], ys: Shaped[Tensor, "batch time *value"]
+    ) -> Float[Tensor, "batch time outputs"]:
+        """A batch of streams from an empty memory, which they share: what `adapted` gives at each step before `observe`
+        is told its labels. All inputs are embedded at once; the memory stays as the last step left it."""
+        self.begin(len(xs))
+        keys, found = self.embed(xs.flatten(0, 1)).unflatten(0, xs.shape[:2]), []
+        for now, y in zip(keys.unbind(1), ys.unbind(1), strict=True):
+            found.append(self._adapted(now).outputs)
+            self.memory.append(now, y)
+        return torch.stack(found, dim=1)
 
     def _begun(self) -> EpisodicMemory:
         if self.memory is None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.memory import episodic
-from lib.memory.episodic import EpisodicMemory, ExactIndex, kernel_weights, nearest
+from lib.memory.episodic import EpisodicMemory, ExactIndex, kernel_weights, nearest, nearest_earlier
 from tests.cases import normal, random_cases, seeds
 from tests.methods import reference_mbpa as reference
 
@@ -96,6 +96,42 @@ def test_context_of_numbers_and_of_classes():
     assert context.values.tolist() == [[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]] and context.keys.shape == (1, 2, 2)
     assert context.weights.sum() == pytest.approx(1) and context.weights[0, 0] > 0.98
     assert EpisodicMemory(5, 2, like=torch.zeros(())).values.dtype == torch.int64
+
+
+@random_cases(100)
+@given(
+    seeds,
+    st.integers(1, 12),
+    st.integers(1, 30),
+    st.sets(st.integers(0, 19), min_size=1, max_size=6).map(sorted),
+)
+def test_the_nearest_earlier_steps_are_those_of_looking_at_all(seed, k, size, at):
+    hidden = torch.from_numpy(normal(seed, 20, 3))
+    found = nearest_earlier(hidden, torch.tensor(at), size, k, 0.01)
+    for i, t in enumerate(at):
+        first = max(0, t - size)
+        expected = reference.nearest(hidden[t].numpy(), hidden[first:t].numpy(), k) if t else []
+        there = found.weights[i] > 0
+        near = [first + each for each in expected]
+        assert found.positions[i][there].tolist() == near
+        np.testing.assert_allclose(found.products[i][there], hidden[near] @ hidden[t], atol=1e-12)
+        if near:
+            weights = reference.kernel_weights(hidden[t].numpy(), hidden[near].numpy(), 0.01)
+            np.testing.assert_allclose(found.weights[i][there], weights, rtol=1e-9)
+
+
+@pytest.mark.parametrize("held", [255, 256, 700, 1024])
+def test_one_query_meets_stacks_of_keys_and_the_rest(held):
+    keys, query = torch.from_numpy(normal(3, held, 5)), torch.from_numpy(normal(4, 1, 5))
+    found = nearest(query, keys, held)
+    assert found.positions[0].tolist() == reference.nearest(query[0].numpy(), keys.numpy(), held)
+
+
+def test_no_query_has_no_neighbours():
+    memory = EpisodicMemory(5, 2, like=torch.zeros(()))
+    memory.append(torch.eye(2), torch.arange(2))
+    context = memory.context(torch.zeros(0, 2), 4, 1e-3)
+    assert context.keys.shape == (0, 2, 2) and context.values.shape == context.weights.shape == (0, 2)
 
 
 def test_an_empty_memory_has_no_neighbours():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lib.memory.episodic import Context
+from lib.memory.faiss_index import FaissIndex
 from lib.methods import mbpa
 from lib.methods.mbpa import (
     MbPA,
@@ -77,14 +78,14 @@ def test_loop_vmap_and_batch_are_the_papers_equations(path, classes, seed, confi
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("classes", [True, False])
-@pytest.mark.parametrize("at_once", [1, mbpa.AT_ONCE_BY_BATCH])
+@pytest.mark.parametrize("at_once", [1, mbpa.WEIGHTS_AT_ONCE_BY_BATCH])
 @random_cases(25)
 @given(seed=seeds, config=configs)
 def test_the_batch_is_the_loop(at_once, classes, bias, seed, config):
     output, (queries, context) = make_output(seed, bias=bias), make_context(seed, classes)
     expected = adapted_by_loop(output, queries, context, config)
     with pytest.MonkeyPatch.context() as smaller:
-        smaller.setattr(mbpa, "AT_ONCE_BY_BATCH", at_once)
+        smaller.setattr(mbpa, "WEIGHTS_AT_ONCE_BY_BATCH", at_once)
         found = adapted_by_batch(output, queries, context, config)
     # From a mean square of 0 a step is g / |g|: where g is nothing but rounding, the two may differ.
     torch.testing.assert_close(found.outputs, expected.outputs, atol=1e-7, rtol=0)
@@ -103,6 +104,29 @@ def test_the_dual_is_the_loop(bias, seed, steps, rate, prior):
         found = adapted_by_dual(output, queries, context, config, p)
         np.testing.assert_allclose(found.outputs, expected.outputs, atol=1e-10)
         np.testing.assert_allclose(found.moved, expected.moved, atol=1e-7)
+
+
+@pytest.mark.parametrize("at_once", [1, 2 * K * CLASSES])
+def test_the_dual_of_some_queries_at_a_time_is_that_of_all(monkeypatch, at_once):
+    output, parts = make_output(8), [make_context(seed) for seed in (8, 9, 10)]  # 6 queries
+    queries = torch.cat([q for q, _ in parts])
+    context = Context(*(torch.cat(each) for each in zip(*(context for _, context in parts), strict=True)))
+    known, config = torch.softmax(output(context.keys), 2).detach(), MbPAConfig(steps=3, rate=0.5, prior=0.1)
+    whole, sizes, softmax = adapted_by_dual(output, queries, context, config), [], torch.softmax
+    monkeypatch.setattr(mbpa, "WEIGHTS_AT_ONCE", at_once)
+    monkeypatch.setattr(mbpa.torch, "softmax", lambda x, dim: (sizes.append(x.numel()), softmax(x, dim=dim))[1])
+    for p in (None, known):
+        found = adapted_by_dual(output, queries, context, config, p)
+        torch.testing.assert_close(found, whole)
+    assert max(sizes) == max(at_once, K * CLASSES)
+
+
+@pytest.mark.parametrize("path", [*PATHS.values(), adapted_by_first_dual])
+def test_no_query_has_no_answer(path):
+    output, (queries, context) = make_output(1), make_context(1)
+    output = nn.Sequential(output, nn.Tanh()) if path is adapted_by_first_dual else output
+    found = path(output, queries[:0], Context(*(each[:0] for each in context)), MbPAConfig(steps=2))
+    assert found.outputs.shape == (0, CLASSES) and found.moved.shape == (0,)
 
 
 def test_one_step_is_the_design_s_formula():
@@ -127,7 +151,7 @@ def test_vmap_fits_any_network(monkeypatch):
         one, other = (path(deep, queries, context, config) for path in (adapted_by_loop, adapted_by_vmap))
         torch.testing.assert_close(one.outputs, other.outputs)
         torch.testing.assert_close(one.moved, other.moved)
-        monkeypatch.setattr(mbpa, "AT_ONCE", 1)  # a query at a time
+        monkeypatch.setattr(mbpa, "WEIGHTS_AT_ONCE", 1)  # a query at a time
         torch.testing.assert_close(adapted_by_vmap(deep, queries, context, config).outputs, one.outputs)
         monkeypatch.undo()
 
@@ -245,6 +269,78 @@ def test_the_learner_fits_what_it_was_told_and_forgets_the_fit():
     torch.testing.assert_close(learner.predict(xs), network)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "rmsprop"])
+def test_the_learner_answers_many_queries_some_at_a_time(monkeypatch, optimizer):
+    learner = make_mbpa(MbPAConfig(neighbours=3, steps=2, rate=0.1, optimizer=optimizer))
+    xs = torch.from_numpy(normal(1, 15, WIDTH)).float()
+    learner.begin()
+    assert learner.predict(xs[:0]).shape == (0, CLASSES)
+    learner.observe(xs, torch.arange(15) % CLASSES)
+    assert learner.predict(xs[:0]).shape == (0, CLASSES)
+    whole, sizes, context = learner.adapted(xs), [], learner.memory.context
+    monkeypatch.setattr(mbpa, "KEYS_AT_ONCE", 4 * 3 * (WIDTH + 1))
+    monkeypatch.setattr(learner.memory, "context", lambda q, k, e: (sizes.append(len(q)), context(q, k, e))[1])
+    torch.testing.assert_close(learner.adapted(xs), whole)
+    assert sizes == [4, 4, 4, 3]
+
+
+class Counted:
+    """Another index, and how often it was asked."""
+
+    def __init__(self, index):
+        self.index, self.asked = index, 0
+
+    def candidates(self, queries, keys, k):
+        self.asked += 1
+        return self.index.candidates(queries, keys, k)
+
+
+class Flat:
+    """The exact index of faiss."""
+
+    def candidates(self, queries, keys, k):
+        faiss = pytest.importorskip("faiss")
+        index = faiss.IndexFlatL2(keys.shape[1])
+        index.add(keys.numpy())
+        return torch.from_numpy(index.search(queries.numpy(), k)[1])
+
+
+def test_the_learner_asks_the_index_that_it_is_given():
+    pytest.importorskip("faiss")
+    config = MbPAConfig(neighbours=4, steps=3, rate=0.5)
+    xs, ys = torch.from_numpy(normal(2, 30, WIDTH)).float(), torch.arange(30) % CLASSES
+    plain, found = make_mbpa(config), []
+    for index in (None, Counted(Flat()), Counted(FaissIndex(lists=1))):  # one list is all keys
+        learner = make_mbpa(config, index=index)
+        learner.output = plain.output
+        learner.begin()
+        learner.observe(xs, ys)  # the first ten are overwritten
+        found.append(learner.adapted(xs))
+        assert index is None or index.asked == 1
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0])
+
+
+@pytest.mark.parametrize("labels", [CLASSES, None])
+def test_an_episode_is_its_steps(labels):
+    torch.manual_seed(0)
+    embed, output, config = nn.Linear(2, WIDTH), nn.Linear(WIDTH, CLASSES), MbPAConfig(neighbours=4, steps=2, rate=0.5)
+    learner = MbPA(embed, output, config, width=WIDTH, capacity=9, labels=labels, values=CLASSES)
+    xs = torch.from_numpy(normal(3, 2, 8, 2)).float()
+    ys = torch.arange(16).view(2, 8) % CLASSES
+    ys = ys if labels else nn.functional.one_hot(ys, CLASSES).float()
+    together = learner.episode(xs, ys)
+    keys = learner.memory.keys.clone()
+    learner.begin()
+    for t in range(8):
+        now = together[:, t] if labels is None else torch.softmax(together[:, t], 1)
+        torch.testing.assert_close(learner.predict(xs[:, t]), now)
+        learner.observe(xs[:, t], ys[:, t])
+    torch.testing.assert_close(learner.memory.keys, keys)
+    torch.testing.assert_close(together[:, 0], learner(xs[:, 0]).detach())  # nothing was told yet
+    assert (together[:, -1] - learner(xs[:, -1])).abs().max() > 1e-3
+
+
 def test_the_learner_predicts_numbers():
     torch.manual_seed(0)
     learner = MbPA(
@@ -261,6 +357,12 @@ def test_what_makes_no_sense_is_refused():
     for wrong, message in (
         ({"neighbours": 0}, "neighbours must be 1 or more"),
         ({"steps": -1}, "steps must be 0 or more"),
+        ({"rate": -0.1}, "rate must be 0 or more"),
+        ({"rate": float("nan")}, "rate must be 0 or more"),
+        ({"prior": 5.0}, "prior must be from 0 to 1"),
+        ({"prior": -0.1}, "prior must be from 0 to 1"),
+        ({"decay": 2.0}, "decay must be from 0 to 1"),
+        ({"square": -1.0}, "square must be 0 or more"),
         ({"epsilon": 0.0}, "epsilon must be positive"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -269,10 +371,8 @@ def test_what_makes_no_sense_is_refused():
     unknown = MbPAConfig()
     object.__setattr__(unknown, "optimizer", "lbfgs")  # past the type checker of the tests
     with pytest.raises(ValueError, match="there is no local optimizer 'lbfgs'"):
-        adapted_by_vmap(output, queries, context, unknown)
+        unknown.__post_init__()
     with pytest.raises(ValueError, match="gradient descent"):
         adapted_by_dual(output, queries, context, MbPAConfig(optimizer="adam"))
-    with pytest.raises(ValueError, match="there is no local optimizer 'lbfgs'"):
-        adapted_by_batch(output, queries, context, unknown)
     with pytest.raises(ValueError, match=r"begins with an nn\.Linear"):
         adapted_by_first_dual(nn.Sequential(nn.ReLU(), output), queries, context, MbPAConfig())

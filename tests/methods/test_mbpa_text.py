@@ -127,4 +127,13 @@ def test_what_makes_no_sense_is_refused():
         TextMbPAConfig(size=0)
     with pytest.raises(ValueError, match="1 at most together"):
         TextMbPAConfig(share=0.6, cache_share=0.5)
+    parts, _ = make_learner(0, MbPAConfig()).parts(*make_text(0))
+    for shares in ((-0.1, 0.0), (0.1, -0.1), (0.6, 0.5)):
+        with pytest.raises(ValueError, match="must be 0 or more"):
+            parts.mixed(*shares)
+    torch.testing.assert_close(parts.mixed(0.7, 0.3), torch.logaddexp(*_weighed(parts, 0.7, 0.3)))
     assert not make_learner(0, MbPAConfig()).train().network.training
+
+
+def _weighed(parts, share: float, cache_share: float) -> tuple[torch.Tensor, torch.Tensor]:
+    return parts.fitted + np.log(share), parts.cache + np.log(cache_share)
