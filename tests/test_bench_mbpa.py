@@ -12,7 +12,7 @@ from lib.methods.mbpa import MbPAConfig, adapted_by_loop
 from lib.methods.mbpa_text import TextMbPAConfig
 
 CPU = torch.device("cpu")
-TEXT = TextCase(12, 40, 3, TextMbPAConfig(MbPAConfig(neighbours=5), size=30), words=50)
+TEXT = TextCase(12, 40, 3, compared=20, fit=TextMbPAConfig(MbPAConfig(neighbours=5), size=30), words=50)
 SMALL = {
     "texts": (TEXT,),
     "pictures": (PicturesCase(8, 5, 3), PicturesCase(4, 6, 2)),
@@ -51,6 +51,17 @@ def test_a_loop_that_fits_nothing_is_found_out(monkeypatch):
     bench_mbpa.compare_on_text(TEXT, 1, CPU, found)
     bench_mbpa.compare_on_pictures(SMALL["pictures"][0], 1, CPU, found)
     assert len(found) == 3 and min(found.values()) > 1e-3
+    with pytest.raises(ValueError, match="the loop does 4 and 128 words, of 40 measured"):
+        TextCase(12, 40)
+
+
+def test_logits_are_those_of_the_form_that_is_timed(monkeypatch):
+    """Where the blocks of a text are wrong, the comparison says so."""
+    right = bench_mbpa.TextMbPA._one_step
+    monkeypatch.setattr(bench_mbpa.TextMbPA, "_one_step", lambda *each: 1.1 * right(*each))
+    found: dict[str, float] = {}
+    bench_mbpa.compare_on_text(TEXT, 1, CPU, found)
+    assert min(found.values()) > 1e-4 and all(" of 20 words, " in name for name in found)
 
 
 def test_seconds_are_of_one_query():
@@ -70,28 +81,63 @@ def with_medians(comparison: bench.Comparison, **seconds: float) -> bench.Compar
     return replace(comparison, ways=ways)
 
 
-def test_the_sentences_say_what_was_reached(measured):
+def known_times(measured: bench.Bench, loop=0.12, faiss=0.02, difference=1e-6) -> bench.Bench:
+    """A text, a picture and a search with these times, and 1, 10 and 30 ms for ours."""
     text, one, *_ = measured.comparisons
     search = measured.comparisons[3]
-    names = {"faiss": bench_mbpa.FAISS, "exact": bench_mbpa.EXACT, "lists": bench_mbpa.LISTS}
-    known = replace(
+    return replace(
         measured,
         flops_per_second=1e4 * one.flops,
         comparisons=(
-            with_medians(text, **{bench_mbpa.LOOP: 0.12, bench_mbpa.DUAL: 0.001}),
+            with_medians(text, **{bench_mbpa.LOOP: loop, bench_mbpa.DUAL: 0.001}),
             with_medians(one, **{bench_mbpa.LOOP: 0.02, bench_mbpa.VMAP: 0.01, bench_mbpa.BATCH: 0.001}),
-            with_medians(search, **{names["faiss"]: 0.02, names["exact"]: 0.03, names["lists"]: 0.004}),
+            with_medians(search, **{bench_mbpa.FAISS: faiss, bench_mbpa.EXACT: 0.03, bench_mbpa.LISTS: 0.004}),
         ),
-        found=measured.found | {f"recall of lists of faiss, {search.title}": 0.955},
+        found={name: difference for name in measured.found} | {f"recall of lists of faiss, {search.title}": 0.955},
     )
-    cases = {"texts": SMALL["texts"], "pictures": SMALL["pictures"][:1], "searches": SMALL["searches"][:1]}
-    lines = bench_mbpa.goals(known, **cases).splitlines()
-    assert "timed on 40: 120 times the loop's queries a second" in lines[0]
-    assert "82 430 words take 82 s, projected from those timed" in lines[0]
-    assert "vmap 2, batch 20 (goal: 10; the matrix products alone leave 200)" in lines[1]
-    assert "1.5 times the time of faiss's exact index" in lines[2] and "take 0.2 and find 95.5%" in lines[2]
-    without = replace(known, comparisons=(*known.comparisons[:2], with_medians(search, **{names["exact"]: 0.03})))
-    assert bench_mbpa.goals(without, **cases).splitlines()[2].endswith("not compared with faiss.")
+
+
+CASES = {"texts": SMALL["texts"], "pictures": SMALL["pictures"][:1], "searches": SMALL["searches"][:1]}
+
+
+def test_the_goals_say_what_was_reached_and_what_was_missed(measured):
+    goals = bench_mbpa.goals(known_times(measured), **CASES).splitlines()
+    verdicts = [line.rsplit(": ", 1)[1] for line in goals if line[0].isdigit()]
+    reached, missed = "**reached**.", "**missed** in 1 of 1 cases."
+    assert verdicts == [reached, reached, missed, reached, reached, reached]
+    details = [line for line in goals if not line[0].isdigit()]
+    assert details[0].endswith("timed on 40: 120 times the loop, reached")
+    assert details[1].endswith("82 s, projected from those timed, reached")
+    assert details[2].endswith("2 times the loop (the matrix products alone leave 200), missed")
+    assert details[3].endswith("20 times the loop (the matrix products alone leave 200), reached")
+    assert details[4].endswith("1.5 times the time of faiss (lists of faiss take 0.2 and find 95.5%), reached")
+    assert details[5].endswith("largest difference of 20 words 1.0e-06, reached") and len(details) == 7
+
+    slower = known_times(measured, loop=0.099, faiss=0.019, difference=2e-4)
+    goals = [line for line in bench_mbpa.goals(slower, **CASES).splitlines() if line[0].isdigit()]
+    assert [line.rsplit(": ", 1)[1] for line in goals] == [
+        missed, reached, missed, reached, missed, "**missed** in 2 of 2 cases.",
+    ]  # fmt: skip
+    text = with_medians(slower.comparisons[0], **{bench_mbpa.LOOP: 1.0, bench_mbpa.DUAL: 0.01})
+    hours = bench_mbpa.goals(replace(slower, comparisons=(text, *slower.comparisons[1:])), **CASES).splitlines()
+    assert "under 10 minutes: **missed** in 1 of 1 cases." in hours[2]
+
+
+def test_what_was_not_measured_has_no_verdict(measured):
+    known = known_times(measured)
+    text, one, search = known.comparisons
+    without = replace(known, comparisons=(text, one, with_medians(search, **{bench_mbpa.EXACT: 0.03})))
+    line = next(line for line in bench_mbpa.goals(without, **CASES).splitlines() if "The search" in line)
+    assert line.endswith("faiss's exact index: **not measured**.")
+    more = CASES | {"pictures": SMALL["pictures"]}  # of two cases one was measured
+    goals = bench_mbpa.goals(known, **more)
+    assert "queries a second: **reached**; 1 not measured." in goals
+    assert "a picture: 4 features, 6 classes, K 50, T 20: not measured" in goals
+
+
+def test_the_kept_measurement_can_be_told_of():
+    goals = bench_mbpa.goals(bench.load("mbpa"))
+    assert goals.startswith("1. A text: at least 100 times") and "\n6. Logits equal" in goals
 
 
 def test_a_whole_text_is_timed_where_that_is_asked(monkeypatch):
