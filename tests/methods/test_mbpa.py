@@ -11,7 +11,7 @@ from torch import nn
 
 from lib.memory.episodic import Context
 from lib.memory.faiss_index import FaissIndex
-from lib.methods import mbpa
+from lib.methods import mbpa, mbpa_fit
 from lib.methods.mbpa import (
     MbPA,
     MbPAConfig,
@@ -78,14 +78,14 @@ def test_loop_vmap_and_batch_are_the_papers_equations(path, classes, seed, confi
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("classes", [True, False])
-@pytest.mark.parametrize("at_once", [1, mbpa.WEIGHTS_AT_ONCE_BY_BATCH])
+@pytest.mark.parametrize("at_once", [1, mbpa_fit.WEIGHTS_AT_ONCE_BY_BATCH])
 @random_cases(25)
 @given(seed=seeds, config=configs)
 def test_the_batch_is_the_loop(at_once, classes, bias, seed, config):
     output, (queries, context) = make_output(seed, bias=bias), make_context(seed, classes)
     expected = adapted_by_loop(output, queries, context, config)
     with pytest.MonkeyPatch.context() as smaller:
-        smaller.setattr(mbpa, "WEIGHTS_AT_ONCE_BY_BATCH", at_once)
+        smaller.setattr(mbpa_fit, "WEIGHTS_AT_ONCE_BY_BATCH", at_once)
         found = adapted_by_batch(output, queries, context, config)
     # From a mean square of 0 a step is g / |g|: where g is nothing but rounding, the two may differ.
     torch.testing.assert_close(found.outputs, expected.outputs, atol=1e-7, rtol=0)
@@ -113,8 +113,8 @@ def test_the_dual_of_some_queries_at_a_time_is_that_of_all(monkeypatch, at_once)
     context = Context(*(torch.cat(each) for each in zip(*(context for _, context in parts), strict=True)))
     known, config = torch.softmax(output(context.keys), 2).detach(), MbPAConfig(steps=3, rate=0.5, prior=0.1)
     whole, sizes, softmax = adapted_by_dual(output, queries, context, config), [], torch.softmax
-    monkeypatch.setattr(mbpa, "WEIGHTS_AT_ONCE", at_once)
-    monkeypatch.setattr(mbpa.torch, "softmax", lambda x, dim: (sizes.append(x.numel()), softmax(x, dim=dim))[1])
+    monkeypatch.setattr(mbpa_fit, "WEIGHTS_AT_ONCE", at_once)
+    monkeypatch.setattr(mbpa_fit.torch, "softmax", lambda x, dim: (sizes.append(x.numel()), softmax(x, dim=dim))[1])
     for p in (None, known):
         found = adapted_by_dual(output, queries, context, config, p)
         torch.testing.assert_close(found, whole)
@@ -151,7 +151,7 @@ def test_vmap_fits_any_network(monkeypatch):
         one, other = (path(deep, queries, context, config) for path in (adapted_by_loop, adapted_by_vmap))
         torch.testing.assert_close(one.outputs, other.outputs)
         torch.testing.assert_close(one.moved, other.moved)
-        monkeypatch.setattr(mbpa, "WEIGHTS_AT_ONCE", 1)  # a query at a time
+        monkeypatch.setattr(mbpa_fit, "WEIGHTS_AT_ONCE", 1)  # a query at a time
         torch.testing.assert_close(adapted_by_vmap(deep, queries, context, config).outputs, one.outputs)
         monkeypatch.undo()
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from lib.baselines.language import LanguageModel, LanguageModelConfig
 from lib.memory.episodic import EpisodicMemory, ExactIndex, distances_to, nearest
-from lib.methods import mbpa
+from lib.methods import mbpa, mbpa_fit
 from lib.methods.mbpa import MbPAConfig
 from lib.methods.mbpa_likely import fitted_at
 from lib.methods.mbpa_text import TextMbPA, TextMbPAConfig
@@ -69,7 +69,7 @@ def test_a_query_at_a_time(monkeypatch, way):
     network, queries = network.to("cuda", torch.float64), torch.randn(7, 8).to("cuda", torch.float64)
     context, fit = filled("cuda").context(queries, 6, 1e-3), MbPAConfig(neighbours=6, steps=3, rate=0.1)
     whole = getattr(mbpa, way)(network, queries, context, fit)
-    monkeypatch.setattr(mbpa, "WEIGHTS_AT_ONCE_ON_GPU", 1)
+    monkeypatch.setattr(mbpa_fit, "WEIGHTS_AT_ONCE_ON_GPU", 1)
     torch.testing.assert_close(getattr(mbpa, way)(network, queries, context, fit), whole)
 
 
