@@ -5,6 +5,7 @@ lib.notebook_pictures` keeps the few that the page draws in `data/traces/mbpa.fi
 """
 
 import base64
+import html
 import json
 import warnings
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from IPython.display import HTML, display
 
 from lib import ledger
 from lib.atomic import write_atomically
@@ -41,14 +43,19 @@ def show_example(*variants: str) -> None:
         records = tables.shown_records(tables.FIGURE5, variant)
         record = next((record for record in records if record.metrics["example"]), None)
         if record is None:
-            print(f"{tables.DATA_SETS[variant]}: not run, or there is no such query")
+            _say(f"{tables.DATA_SETS[variant]}: not run, or there is no such query")
             continue
         pictures = pictures_of(record) or kept_pictures(record)
         if pictures is None:
-            print(f"{tables.DATA_SETS[variant]}: its pictures are not at hand to be drawn")
+            _say(f"{tables.DATA_SETS[variant]}: its pictures are not at hand to be drawn")
         else:
             _draw(record, pictures)
-        print(in_words(record, pictures))
+        _say(in_words(record, pictures))
+
+
+def _say(text: str) -> None:
+    """As `print`, but where it was said: a notebook gathers what is printed between two figures in one place."""
+    display(HTML(f"<pre>{html.escape(text)}</pre>"))
 
 
 def pictures_of(record: Record) -> Pictures | None:
@@ -111,8 +118,8 @@ def in_words(record: Record, pictures: Pictures | None) -> str:
         lines.append(f"    {text:15} {own:3.0f}% for it; most, {100 * p[best]:.0f}%, for «{other}»")
     before, after = example["neighbours_right_before"], example["neighbours_right_after"]
     lines.append(
-        f"    its {len(example['labels'])} neighbours, of {len(set(example['labels']))} classes, are named rightly: "
-        f"{100 * before:.0f}% before the fit, {100 * after:.0f}% after it"
+        f"    its {len(example['labels'])} neighbours, of {len(set(example['labels']))} classes:\n"
+        f"    {100 * before:.0f}% are named rightly before the fit, {100 * after:.0f}% after it"
     )
     return "\n".join(lines)
 

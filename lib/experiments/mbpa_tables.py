@@ -80,11 +80,11 @@ def figure3() -> report.Table:
 
 
 def setting_in_words(setting: Mapping[str, float], tried: Sequence[Mapping[str, float]]) -> list[str]:
-    """A setting that was chosen, by its symbols, and which of its values end the range that was tried; what is 0 has no
+    """A setting that was chosen, by its symbols, and which of its values end a range of three or more. What is 0 has no
     use and is left out."""
     used = {name: setting[name] for name in SYMBOLS if setting.get(name)}
     values = {name: {each[name] for each in tried} for name in used}
-    ends = [SYMBOLS[name] for name, of in values.items() if len(of) > 1 and used[name] in (min(of), max(of))]
+    ends = [SYMBOLS[name] for name, of in values.items() if len(of) > 2 and used[name] in (min(of), max(of))]
     named = [f"{SYMBOLS[name]} = {value:g}" for name, value in used.items()]
     return [*named, *([f"at an end of what was tried: {', '.join(ends)}"] if ends else [])]
 
@@ -93,7 +93,7 @@ def _chosen(record: Record) -> list[str]:
     """On what a row was tested, and its settings."""
     setting, tried = record.metrics["setting"], record.metrics["tuning"]
     tasks, images = record.config["tasks"]["tasks"], report.grouped(record.config["tested_on"])
-    parts = [f"tested on {images} images of each of {tasks} tasks"]
+    parts = [f"{tasks} tasks, each tested on {images} images"]
     if setting["strength"] is not None:
         parts += setting_in_words({"strength": setting["strength"]}, tried["strengths"])
     if setting["fit"]:

@@ -209,6 +209,6 @@ def test_what_is_left_of_the_first_task_is_told(tmp_path, monkeypatch):
 
 
 def test_settings_are_told_with_the_ends_of_what_was_tried():
-    tried = [{"neighbours": k, "steps": t, "rate": 0.1} for k in (1, 5, 10) for t in (1, 20)]
+    tried = [{"neighbours": k, "steps": t, "rate": 0.1} for k in (1, 5, 10) for t in (1, 5, 20)]
     told = tables.setting_in_words({"neighbours": 5, "steps": 20, "rate": 0.1, "prior": 0.0}, tried)
     assert told == ["K = 5", "T = 20", "α = 0.1", "at an end of what was tried: T"]
