@@ -40,8 +40,7 @@ class Pictures:
 def show_example(*variants: str) -> None:
     """Of each data set that has one: the query, its nearest neighbours with their classes, and what the fit changes."""
     for variant in variants:
-        records = tables.shown_records(tables.FIGURE5, variant)
-        record = next((record for record in records if record.metrics["example"]), None)
+        record = shown_record(variant)
         if record is None:
             _say(f"{tables.DATA_SETS[variant]}: not run, or there is no such query")
             continue
@@ -56,6 +55,12 @@ def show_example(*variants: str) -> None:
 def _say(text: str) -> None:
     """As `print`, but where it was said: a notebook gathers what is printed between two figures in one place."""
     display(HTML(f"<pre>{html.escape(text)}</pre>"))
+
+
+def shown_record(variant: str) -> Record | None:
+    """The first seed's that has an example."""
+    records = tables.shown_records(tables.FIGURE5, variant)
+    return next((record for record in records if record.metrics["example"]), None)
 
 
 def pictures_of(record: Record) -> Pictures | None:
@@ -144,6 +149,5 @@ def short(name: str, length: int = 18) -> str:
 
 if __name__ == "__main__":
     for variant in KEPT:
-        for record in tables.shown_records(tables.FIGURE5, variant):
-            if record.metrics["example"] and (pictures := pictures_of(record)):
-                print(keep(record, pictures))
+        if (record := shown_record(variant)) and (pictures := pictures_of(record)):
+            print(keep(record, pictures))
