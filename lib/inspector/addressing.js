@@ -1,7 +1,7 @@
 // Content addressing by hand: slots and a key in the plane, and what is read (lib/memory/addressing.py, lib/memory/lrua.py).
 // `mount` puts it on a page; the default export does the same in a live notebook (anywidget). Slots count from 0.
 
-import { clamp, darkTheme, draggable, fixed, mountEach, node, onTheme, shape, sum } from "./page.js";
+import { clamp, darkTheme, draggable, fixed, mountEach, node, onTheme, shape, slider, sum } from "./page.js";
 
 export const EPSILON = 1e-8; // as in lib/memory/addressing.py: an empty slot has similarity 0
 const HALF = 165, TIP = 140; // half of the drawing's side, and the reach of its plane, in pixels of the drawing
@@ -56,14 +56,10 @@ export function mount(el, start, { onChange = () => {} } = {}) {
   let state = { ...start, turn: degrees(start.key), event: "" }; // turn: the angle, also of a key of length 0
   const id = `ca-${(mounted += 1)}`;
 
-  const slider = (name, label, attributes, change) => {
-    const input = node("input", { type: "range", id: `${id}-${name}`, ...attributes, oninput: () => change(Number(input.value)) });
-    const value = node("output", { for: `${id}-${name}` });
-    return { input, value, row: node("div", { class: "ca-control" }, node("label", { for: `${id}-${name}` }, label), value, input) };
-  };
-  const turn = slider("turn", "Turn the key", { min: -180, max: 180, step: 1 }, (angle) => point(angle, norm(state.key)));
-  const stretch = slider("stretch", "Stretch the key", { min: 0, max: 2, step: 0.05 }, (length) => point(state.turn, length));
-  const sharpen = slider("sharpness", "Sharpness β", { min: 0, max: 20, step: 0.5 }, (sharpness) => change({ sharpness }));
+  const control = (name, label, attributes, change) => slider(`${id}-${name}`, "ca", label, attributes, change);
+  const turn = control("turn", "Turn the key", { min: -180, max: 180, step: 1 }, (angle) => point(angle, norm(state.key)));
+  const stretch = control("stretch", "Stretch the key", { min: 0, max: 2, step: 0.05 }, (length) => point(state.turn, length));
+  const sharpen = control("sharpness", "Sharpness β", { min: 0, max: 20, step: 0.5 }, (sharpness) => change({ sharpness }));
   const write = node("button", { type: "button", onclick: () => {
     const { slot, memory, usage } = writeKey(state);
     change({ memory, usage }, `The key was written into slot ${slot}. `);

@@ -3,7 +3,7 @@
 // as lib/methods/mbpa.py does it: a page needs no kernel. Positions, classes and steps count from 0, as in the trace.
 
 import {
-  clamp, darkTheme, fixed, folded, lineSample, listbox, MARKS, mountEach, node, onTheme, PAUSE, PLAY, range, renderer, shape, span, speaker, sum,
+  clamp, darkTheme, fixed, folded, lineSample, listbox, MARKS, mountEach, node, onTheme, PAUSE, PLAY, range, renderer, shape, slider, span, speaker, sum,
   unpackArrays,
 } from "./page.js";
 
@@ -144,16 +144,12 @@ export function mount(el, payload, { onChange = () => {}, ...view } = {}) {
   let state = { query: 0, step: payload.settings.steps, settings: atStart, without: [], neighbour: null, ...view };
   let timer = null, fits = [], stepAt = {};
 
-  const slider = (name, label, attributes, read) => {
-    const input = node("input", { type: "range", id: `${id}-${name}`, ...attributes, oninput: () => set(read(Number(input.value))) });
-    const value = node("span", { class: "em-value", "aria-hidden": "true" }); // the slider itself says it
-    return { input, value, row: node("div", { class: "em-setting" }, node("label", { for: `${id}-${name}` }, label), value, input) };
-  };
+  const control = (name, label, attributes, read) => slider(`${id}-${name}`, "em", label, attributes, (value) => set(read(value)));
   const sliders = {
-    neighbours: slider("k", "K, neighbours", { min: 1, max: Math.min(MOST, trace.N), step: 1 }, (neighbours) => ({ neighbours })),
-    steps: slider("t", "T, steps", { min: 0, max: LONGEST, step: 1 }, (steps) => ({ steps })),
-    rate: slider("a", "α, rate", { min: -3, max: 1, step: 0.05 }, (power) => ({ rate: Number((10 ** power).toPrecision(2)) })),
-    prior: slider("b", "β, pull back to θ", { min: 0, max: 1, step: 0.05 }, (prior) => ({ prior })),
+    neighbours: control("k", "K, neighbours", { min: 1, max: Math.min(MOST, trace.N), step: 1 }, (neighbours) => ({ neighbours })),
+    steps: control("t", "T, steps", { min: 0, max: LONGEST, step: 1 }, (steps) => ({ steps })),
+    rate: control("a", "α, rate", { min: -3, max: 1, step: 0.05 }, (power) => ({ rate: Number((10 ** power).toPrecision(2)) })),
+    prior: control("b", "β, pull back to θ", { min: 0, max: 1, step: 0.05 }, (prior) => ({ prior })),
   };
   const shownAt = { neighbours: (v) => v, steps: (v) => v, rate: (v) => Math.log10(Math.max(v, 1e-9)), prior: (v) => v };
   const radios = Object.entries(OPTIMIZERS).map(([value, name]) => {

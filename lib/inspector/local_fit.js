@@ -2,7 +2,7 @@
 // (lib/inspector/local_fit.py). `mount` puts it on a page; the default export does the same in a live notebook.
 
 import {
-  clamp, darkTheme, draggable, fixed, folded, lineSample, MARKS, mountEach, node, onTheme, range, renderer, shape, span, speaker, sum,
+  clamp, darkTheme, draggable, fixed, folded, lineSample, MARKS, mountEach, node, onTheme, range, renderer, shape, slider, span, speaker, sum,
 } from "./page.js";
 
 const WIDTH = 720, HEIGHT = 380, LEFT = 40, RIGHT = 712, TOP = 10, BOTTOM = 356, LONGEST = 50, STEP = 0.05;
@@ -73,18 +73,14 @@ export function mount(el, content, { onChange = () => {}, ...view } = {}) {
   const longest = Math.max(LONGEST, ...[start, ...Object.values(content)].map(({ settings }) => settings.steps));
   const grid = range(121).map((i) => edge * (i / 60 - 1));
 
-  const slider = (name, label, attributes, read) => {
-    const input = node("input", { type: "range", id: `${id}-${name}`, ...attributes, oninput: () => change(read(Number(input.value))) });
-    const value = node("span", { class: "em-value", "aria-hidden": "true" }); // the slider itself says it
-    return { input, value, row: node("div", { class: "em-setting" }, node("label", { for: `${id}-${name}` }, label), value, input) };
-  };
+  const control = (name, label, attributes, read) => slider(`${id}-${name}`, "em", label, attributes, (value) => change(read(value)));
   const setting = (name, value) => ({ settings: { ...state.settings, [name]: value } });
   const sliders = {
-    query: slider("x", "The query, x", { min: -edge, max: edge, step: STEP }, (query) => ({ query })),
-    neighbours: slider("k", "K, neighbours", { min: 1, max: content[names[0]].memory[0].length, step: 1 }, (k) => setting("neighbours", k)),
-    steps: slider("t", "T, steps", { min: 0, max: longest, step: 1 }, (steps) => setting("steps", steps)),
-    rate: slider("a", "α, rate", { min: -3, max: 0, step: 0.05 }, (power) => setting("rate", Number((10 ** power).toPrecision(2)))),
-    prior: slider("b", "β, pull back to θ", { min: 0, max: 1, step: 0.05 }, (prior) => setting("prior", prior)),
+    query: control("x", "The query, x", { min: -edge, max: edge, step: STEP }, (query) => ({ query })),
+    neighbours: control("k", "K, neighbours", { min: 1, max: content[names[0]].memory[0].length, step: 1 }, (k) => setting("neighbours", k)),
+    steps: control("t", "T, steps", { min: 0, max: longest, step: 1 }, (steps) => setting("steps", steps)),
+    rate: control("a", "α, rate", { min: -3, max: 0, step: 0.05 }, (power) => setting("rate", Number((10 ** power).toPrecision(2)))),
+    prior: control("b", "β, pull back to θ", { min: 0, max: 1, step: 0.05 }, (prior) => setting("prior", prior)),
   };
   const shownAt = { query: () => state.query, rate: () => Math.log10(Math.max(state.settings.rate, 1e-9)) };
   const radios = names.map((variant) => {

@@ -53,6 +53,13 @@ export function onTheme(draw) {
   return () => { themes.disconnect(); system.removeEventListener("change", draw); };
 }
 
+/** A labelled slider: its input, the element that shows its value, and the row of all; `${prefix}-setting` is its class. */
+export function slider(id, prefix, label, attributes, change) {
+  const input = node("input", { type: "range", id, ...attributes, oninput: () => change(Number(input.value)) });
+  const value = node("span", { class: `${prefix}-value`, "aria-hidden": "true" }); // the slider itself says it
+  return { input, value, row: node("div", { class: `${prefix}-setting` }, node("label", { for: id }, label), value, input) };
+}
+
 /** Let a handle be dragged in its plane, and be put where the plane is clicked; where there is `keyed`, keys move it, too.
     drag(event): the pointer is there. keyed(event): what a key does, or nothing. story: a live region that tells at once
     and so is silent meanwhile, if there is one; draw: tells it at the end. */
