@@ -136,20 +136,26 @@ def table() -> report.Table:
             continue
         metrics = records[0].metrics
         for reading in metrics["accuracy"]:
-            cells = tuple(
-                report.percent([tables.top1(record, reading, group, epoch) for record in records])
-                for group in tables.GROUPS
-                for epoch in tables.EPOCHS
-            )
+            cells = tuple(_cell(records, reading, group, epoch) for group in tables.GROUPS for epoch in tables.EPOCHS)
             rate, tried = metrics["setting"]["rates"][reading], [each["rate"] for each in metrics["tuning"][reading]]
             end = ", at an end of what was tried" if rate in (min(tried), max(tried)) else ""
             note = f"{records[0].profile} profile, {report.note_on(records)}, α = {rate:g}{end}"
             rows.append(report.Row(LABELS[reading], name, cells, note))
     caption = (
         "What hangs on readings of MbPA's local fit (not in the paper): accuracy in percent, with table 1's last "
-        "layer, memory, K and T; each reading's α was chosen for it on split 0"
+        "layer, memory, K and T, and by how many points each other reading is above it or below, on the same splits; "
+        "each reading's α was chosen for it on split 0"
     )
     return report.Table(caption, tables.COLUMNS, tuple(rows), ("reading", "data"))
+
+
+def _cell(records: list[ledger.Record], reading: str, group: str, epoch: float) -> str:
+    found = [tables.top1(record, reading, group, epoch) for record in records]
+    if reading == "as-read":
+        return report.percent(found)
+    first = [tables.top1(record, "as-read", group, epoch) for record in records]
+    mean, half = ledger.mean_and_interval([100 * (b - a) for a, b in zip(first, found, strict=True)])
+    return f"{mean:+.1f}" + ("" if half is None else f" ± {half:.1f}")
 
 
 VARIANTS = ("tiny-imagenet", "omniglot")
