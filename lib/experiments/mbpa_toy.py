@@ -136,7 +136,8 @@ def error(found: Float[Tensor, " n"], truth: Float[Tensor, " n"]) -> float:
 
 
 def chosen_fits(config: ToyConfig) -> tuple[dict[str, MbPAConfig], dict[str, list[dict[str, Any]]]]:
-    """For attention and for MbPA the setting with the least error on validation samples, and how each did."""
+    """For attention and for MbPA the setting with the least error on validation samples, and how each did: None where
+    the descent ran away."""
     network, memory = trained_network(config, 0), make_memory(config, 0)
     xs, ys = samples(config, config.validation, 0, "validation")
     tried: dict[str, list[dict[str, Any]]] = {"attention": [], "mbpa": []}
@@ -144,8 +145,10 @@ def chosen_fits(config: ToyConfig) -> tuple[dict[str, MbPAConfig], dict[str, lis
         setting = {"neighbours": k, "steps": steps, "rate": rate}
         found = answers(network, memory, xs, MbPAConfig(**setting))
         for name, settings in tried.items():
-            settings.append({"setting": setting, "validation_error": error(found[name], ys.squeeze(1))})
-    best = {name: min(each, key=lambda one: one["validation_error"])["setting"] for name, each in tried.items()}
+            off = error(found[name], ys.squeeze(1))
+            settings.append({"setting": setting, "validation_error": off if math.isfinite(off) else None})
+    stable = {name: [each for each in of if each["validation_error"] is not None] for name, of in tried.items()}
+    best = {name: min(each, key=lambda one: one["validation_error"])["setting"] for name, each in stable.items()}
     return {name: MbPAConfig(**setting) for name, setting in best.items()}, tried
 
 
