@@ -7,6 +7,7 @@ another there does not settle who is at the end.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from lib import ledger, report
 from lib.ledger import Record
@@ -37,6 +38,10 @@ class Claim:
     """Of shorter runs, too, a claim that fails is not one that would come true with more training."""
     seeds: int = 1
     """Without so many there is no interval, and no verdict."""
+
+
+# A claim that compares networks over all seeds or splits, by an interval, and that more training would not settle.
+over_seeds = partial(Claim, compares=True, all_seeds=True, settled=True, seeds=2)
 
 
 def verdicts(claims: tuple[Claim, ...], paper: str) -> report.Table:

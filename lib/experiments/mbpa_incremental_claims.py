@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 
 from lib import report
-from lib.experiments.claims import FAILS, HOLDS, Claim, ahead, share, verdicts
+from lib.experiments.claims import FAILS, HOLDS, Claim, ahead, over_seeds, share, verdicts
 from lib.experiments.mbpa_incremental_tables import (
     DATA_SETS,
     EPOCHS,
@@ -129,71 +129,47 @@ def _insensitive(records: list[Record]) -> tuple[str, str]:
 def _claims(data: str) -> tuple[Claim, ...]:
     of, runs = f", {DATA_SETS[data]}", ((TABLE1, data),)
     return (
-        Claim(
+        over_seeds(
             f"Table 1{of}",
             "MbPA is the best on new classes, at 0.1, 1 and 3 passes",
             "ahead of each other model by more than the interval over the splits; in part: of some, at some",
             runs,
             _fast_on_new,
-            compares=True,
-            all_seeds=True,
-            settled=True,
-            seeds=2,
         ),
-        Claim(
+        over_seeds(
             f"Figure 4{of}",
             "it «significantly outperforms both» the parametric model and the mixture",
             "a larger area to 3 passes over all classes, by more than the interval",
             runs,
             _ahead_overall,
-            compares=True,
-            all_seeds=True,
-            settled=True,
-            seeds=2,
         ),
-        Claim(
+        over_seeds(
             f"Table 1{of}",
             "on old classes it is ahead of the parametric model after 1 and 3 passes",
             "ahead by more than the interval",
             runs,
             _keeps_old,
-            compares=True,
-            all_seeds=True,
-            settled=True,
-            seeds=2,
         ),
-        Claim(
+        over_seeds(
             f"Figure 4{of}",
             "the mixture is a large improvement on the parametric model on new classes",
             "ahead at 0.1, 1 and 3 passes by more than the interval; in part: at some",
             runs,
             _mixture_helps,
-            compares=True,
-            all_seeds=True,
-            settled=True,
-            seeds=2,
         ),
-        Claim(
+        over_seeds(
             f"Figure 5{of}",
             "with unbalanced new classes MbPA is ahead of both baselines after 20 passes",
             "ahead on new classes by more than the interval",
             ((FIGURE5, data),),
             _unbalanced,
-            compares=True,
-            all_seeds=True,
-            settled=True,
-            seeds=2,
         ),
-        Claim(
+        over_seeds(
             f"Figure 5{of}",
             "the gap is wider than with balanced ones",
             "at 3 passes, which both have, by more than the interval over the splits",
             ((FIGURE5, data), (TABLE1, data)),
             _wider_gap,
-            compares=True,
-            all_seeds=True,
-            settled=True,
-            seeds=2,
         ),
         Claim(
             f"Figure 5, right{of}",
@@ -203,49 +179,33 @@ def _claims(data: str) -> tuple[Claim, ...]:
             _example,
             all_seeds=True,
         ),
-        Claim(
+        over_seeds(
             f"Figure 6, left{of}",
             "accuracy on new classes saturates with the size of the memory (at a third of ImageNet)",
             "from a quarter of the pictures on a doubling adds or loses less than a quarter of what one gained before",
             ((FIGURE6, f"{data}-memory"),),
             lambda records: _saturates(records, 0.25),
-            compares=True,
-            all_seeds=True,
-            settled=True,
-            seeds=2,
         ),
-        Claim(
+        over_seeds(
             f"Figure 6, left{of}",
             "new classes are more sensitive to it",
             "accuracy varies more over the sizes, after one pass, than that of old classes, by more than the interval",
             ((FIGURE6, f"{data}-memory"),),
             _new_ones_more,
-            compares=True,
-            all_seeds=True,
-            settled=True,
-            seeds=2,
         ),
-        Claim(
+        over_seeds(
             f"Figure 6, right{of}",
             "MbPA learns almost as fast whatever the rate of the parametric model",
             "its accuracy on new classes after 0.1 passes varies less than half as much",
             ((FIGURE6, f"{data}-rate"),),
             _insensitive,
-            compares=True,
-            all_seeds=True,
-            settled=True,
-            seeds=2,
         ),
-        Claim(
+        over_seeds(
             f"Figure 7{of}",
             "more neighbours are better, saturating after about 50",
             "from 50 on a doubling adds or loses less than a quarter of what one gained before",
             ((FIGURE7, f"{data}-neighbours"),),
             lambda records: _saturates(records, 50),
-            compares=True,
-            all_seeds=True,
-            settled=True,
-            seeds=2,
         ),
     )
 

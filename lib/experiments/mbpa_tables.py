@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from lib import ledger, report
-from lib.experiments.claims import Claim, ahead, percent, share, verdicts
+from lib.experiments.claims import ahead, over_seeds, percent, share, verdicts
 from lib.experiments.curves import PROFILES_SHOWN
 from lib.ledger import Record
 
@@ -156,71 +156,47 @@ def _runs(*variants: str) -> tuple[tuple[str, str], ...]:
 
 ALL_SIZES = tuple(f"mbpa-{size}" for size in SIZES)
 CLAIMS = (
-    Claim(
+    over_seeds(
         "Figure 3",
         "MbPA beats the MLP",
         "ahead after the last task with each number of examples, by more than the interval; in part: with some",
         _runs("mlp", *ALL_SIZES),
         _ahead_of,
-        compares=True,
-        all_seeds=True,
-        settled=True,
-        seeds=2,
     ),
-    Claim(
+    over_seeds(
         "Figure 3",
         "it is superior to EWC for all sizes of memory but 100 examples a task",
         "ahead after the last task from 200 examples on; in part: with some",
         _runs("ewc", *ALL_SIZES[1:]),
         _ahead_of,
-        compares=True,
-        all_seeds=True,
-        settled=True,
-        seeds=2,
     ),
-    Claim(
+    over_seeds(
         "Figure 3",
         "with 100 examples a task EWC is ahead of it",
         "ahead after the last task by more than the interval",
         _runs("mbpa-100", "ewc"),
         _ahead_of,
-        compares=True,
-        all_seeds=True,
-        settled=True,
-        seeds=2,
     ),
-    Claim(
+    over_seeds(
         "Figure 3",
         "it gets better with the number of examples",
         "from each size to the next, by more than the interval; in part: in some",
         _runs(*ALL_SIZES),
         _grows,
-        compares=True,
-        all_seeds=True,
-        settled=True,
-        seeds=2,
     ),
-    Claim(
+    over_seeds(
         "Section 4.1",
         "updates on memories chosen at random are considerably less useful",
         "less than half as far ahead of the MLP, by more than the interval",
         _runs("mlp", "random-1000", "mbpa-1000"),
         _random_helps_less,
-        compares=True,
-        all_seeds=True,
-        settled=True,
-        seeds=2,
     ),
-    Claim(
+    over_seeds(
         "Figure 3, right",
         "EWC and MbPA together are better than either",
         "ahead of both, with 100 and with 1000 examples; in part: in some of the four comparisons",
         _runs("ewc", "mbpa-100", "ewc-mbpa-100", "mbpa-1000", "ewc-mbpa-1000"),
         _better_together,
-        compares=True,
-        all_seeds=True,
-        settled=True,
-        seeds=2,
     ),
 )
 
