@@ -17,13 +17,14 @@ counts.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lib.baselines.sequence import OneStepAtATime, check_pairs
+from lib.baselines.looking_back import LooksBack, Past
+from lib.baselines.sequence import check_pairs
 from lib.methods.lmn import Network
 from lib.tasks.streams import Scored, rank_of
 
@@ -49,33 +50,12 @@ class CacheConfig:
             raise ValueError(f"share is the weight of the cache in a mixture, from 0 to 1, not {self.share}")
 
 
-class Past(NamedTuple):
-    """What the cache carries from one step to the next: the network's state, and the last N steps at most."""
-
-    network: Any
-    hidden: Float[Tensor, "batch steps hidden"]
-    words: Int[Tensor, "batch steps"]
-    """The word that followed each step."""
-
-
-class NeuralCache(OneStepAtATime):
+class NeuralCache(LooksBack):
     """A language model, which stays as it is, and a cache of its last N hidden states."""
 
     def __init__(self, network: Network, config: CacheConfig):
-        super().__init__()
-        self.network, self.config = network.requires_grad_(False).eval(), config
-
-    def train(self, mode: bool = True) -> "NeuralCache":
-        """As any module's, but the network stays in evaluation mode: it is trained already."""
-        super().train(mode)
-        self.network.eval()
-        return self
-
-    def initial_state(self, batch_size: int) -> Past:
-        """Nothing seen yet."""
-        like = next(self.network.parameters())
-        hidden = like.new_zeros(batch_size, 0, self.network.hidden_size)
-        return Past(None, hidden, torch.zeros(batch_size, 0, dtype=torch.int64, device=like.device))
+        super().__init__(network, config.size)
+        self.config = config
 
     @torch.no_grad()
     def episode(
@@ -89,11 +69,11 @@ class NeuralCache(OneStepAtATime):
         past, log_likelihoods = past or self.initial_state(len(xs)), []
         hs, network_state = self.network.hidden(xs, past.network)
         for now, y in zip(hs.split(CHUNK, 1), ys.split(CHUNK, 1), strict=True):
-            hidden, words = torch.cat([past.hidden, now], 1), torch.cat([past.words, y], 1)
-            weights = self._attention(now, hidden, past)
-            cache_p = (weights * (words.unsqueeze(1) == y.unsqueeze(2))).sum(2)
+            seen = past.followed_by(network_state, now, y)
+            weights = self._attention(now, seen.hidden, past)
+            cache_p = (weights * (seen.words.unsqueeze(1) == y.unsqueeze(2))).sum(2)
             log_likelihoods.append(self._mixed(self.network.log_likelihood(now, y), cache_p, weights))
-            past = self._kept(network_state, hidden, words)
+            past = seen.last(self.size)
         return torch.cat(log_likelihoods, 1), past
 
     @torch.no_grad()
@@ -107,11 +87,11 @@ class NeuralCache(OneStepAtATime):
         hs, network_state = self.network.hidden(xs)
         steps = max(1, CHUNK_PROBABILITIES // (len(xs) * self.network.labels))
         for now, y in zip(hs.split(steps, 1), ys.split(steps, 1), strict=True):
-            hidden, words = torch.cat([past.hidden, now], 1), torch.cat([past.words, y], 1)
-            log_p = self._log_probabilities(now, self._attention(now, hidden, past), words)
+            seen = past.followed_by(network_state, now, y)
+            log_p = self._log_probabilities(now, self._attention(now, seen.hidden, past), seen.words)
             chosen = log_p.gather(2, y.unsqueeze(2))
             scored.append(Scored(chosen.squeeze(2), rank_of(log_p, chosen)))
-            past = self._kept(network_state, hidden, words)
+            past = seen.last(self.size)
         return Scored(*(torch.cat(part, 1) for part in zip(*scored, strict=True)))
 
     def logits(self, x: Int[Tensor, " batch"], state: Past) -> Float[Tensor, "batch words"]:
@@ -119,14 +99,8 @@ class NeuralCache(OneStepAtATime):
         now, _ = self.network.hidden(x.unsqueeze(1), state.network)
         return self._log_probabilities(now, self._attention(now, state.hidden, state), state.words)[:, 0]
 
-    def advance(self, x: Int[Tensor, " batch"], y: Int[Tensor, " batch"], state: Past) -> Past:
-        """The past, with the step that saw x and was followed by y."""
-        now, network_state = self.network.hidden(x.unsqueeze(1), state.network)
-        hidden, words = torch.cat([state.hidden, now], 1), torch.cat([state.words, y.unsqueeze(1)], 1)
-        return self._kept(network_state, hidden, words)
-
     def _attention(self, now: Tensor, hidden: Tensor, past: Past) -> Float[Tensor, "batch time steps"]:
-        return attention(now, hidden, past.hidden.shape[1], self.config.size, self.config.sharpness)
+        return attention(now, hidden, past.hidden.shape[1], self.size, self.config.sharpness)
 
     def _log_probabilities(self, now: Tensor, weights: Tensor, words: Tensor) -> Float[Tensor, "batch time words"]:
         network_log_p = torch.log_softmax(self.network.scores(now), dim=2)
@@ -139,9 +113,6 @@ class NeuralCache(OneStepAtATime):
         is_filled = (weights > 0).any(2).view(*weights.shape[:2], *[1] * (network_log_p.ndim - 2))
         share = self.config.share * is_filled.to(network_log_p)
         return torch.logaddexp(network_log_p + torch.log1p(-share), (share * cache_p).log())
-
-    def _kept(self, network_state: Any, hidden: Tensor, words: Tensor) -> Past:
-        return Past(network_state, hidden[:, -self.config.size :], words[:, -self.config.size :])
 
 
 def attention(

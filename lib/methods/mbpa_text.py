@@ -24,8 +24,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lib.baselines.neural_cache import Past, attention
-from lib.baselines.sequence import OneStepAtATime, check_pairs
+from lib.baselines.looking_back import LooksBack, Past
+from lib.baselines.neural_cache import attention
+from lib.baselines.sequence import check_pairs
 from lib.memory.episodic import Context, EarlierSteps, kernel_weights, nearest, nearest_earlier
 from lib.methods.lmn import Network
 from lib.methods.mbpa import Adapted, MbPAConfig, fitter
@@ -92,27 +93,15 @@ class Block(NamedTuple):
     """Logits of the fitted layer, (time, words), for each rate."""
 
 
-class TextMbPA(OneStepAtATime):
+class TextMbPA(LooksBack):
     """A language model, which stays as it is, and a memory of its last N hidden states to fit its softmax layer to.
 
     output: the network's softmax layer, which gives its `scores`.
     """
 
     def __init__(self, network: Network, output: nn.Linear, config: TextMbPAConfig):
-        super().__init__()
-        self.network, self.output, self.config = network.requires_grad_(False).eval(), output, config
-
-    def train(self, mode: bool = True) -> "TextMbPA":
-        """As any module's, but the network stays in evaluation mode: it is trained already."""
-        super().train(mode)
-        self.network.eval()
-        return self
-
-    def initial_state(self, batch_size: int) -> Past:
-        """Nothing seen yet."""
-        like = self.output.weight
-        hidden = like.new_zeros(batch_size, 0, self.network.hidden_size)
-        return Past(None, hidden, torch.zeros(batch_size, 0, dtype=torch.int64, device=like.device))
+        super().__init__(network, config.size)
+        self.output, self.config = output, config
 
     @torch.no_grad()
     def episode(
@@ -144,14 +133,14 @@ class TextMbPA(OneStepAtATime):
         """As `parts`, for each of some α in place of that of the config: where there is one step of gradient descent,
         all of them cost little more than one."""
         check_pairs(xs, ys)
-        past, size = past or self.initial_state(len(xs)), self.config.size
+        past = past or self.initial_state(len(xs))
         now, network_state = self.network.hidden(xs, past.network)
-        hidden, words = torch.cat([past.hidden, now], 1), torch.cat([past.words, ys], 1)
-        pairs = zip(hidden, words, strict=True)
+        seen = past.followed_by(network_state, now, ys)
+        pairs = zip(seen.hidden, seen.words, strict=True)
         found = torch.stack([self._stream(*each, past.hidden.shape[1], rates) for each in pairs])
         network, cache, *fitted = found.unbind(2)
         parts = [Parts(network, each, cache) for each in fitted]
-        return parts, Past(network_state, hidden[:, -size:], words[:, -size:])
+        return parts, seen.last(self.size)
 
     def logits(self, x: Int[Tensor, " batch"], state: Past) -> Float[Tensor, "batch words"]:
         """log of what is predicted to follow x."""
@@ -162,22 +151,16 @@ class TextMbPA(OneStepAtATime):
         context = self._context(now, state.hidden, state.words)
         fitted_p = torch.softmax(self._fitted(now, context, config.fit).outputs, dim=1)
         steps = state.words.shape[1]
-        weights = attention(now.unsqueeze(1), state.hidden, steps, config.size, config.cache_sharpness)[:, 0]
+        weights = attention(now.unsqueeze(1), state.hidden, steps, self.size, config.cache_sharpness)[:, 0]
         cache_p = torch.zeros_like(network_p).scatter_add(1, state.words, weights)
         own = network_share(config.share, config.cache_share)
         return (own * network_p + config.share * fitted_p + config.cache_share * cache_p).clamp(min=TINY).log()
-
-    def advance(self, x: Int[Tensor, " batch"], y: Int[Tensor, " batch"], state: Past) -> Past:
-        """The past, with the step that saw x and was followed by y."""
-        now, network_state = self.network.hidden(x.unsqueeze(1), state.network)
-        hidden, words = torch.cat([state.hidden, now], 1), torch.cat([state.words, y.unsqueeze(1)], 1)
-        return Past(network_state, hidden[:, -self.config.size :], words[:, -self.config.size :])
 
     def _stream(
         self, hidden: Float[Tensor, "steps hidden"], words: Int[Tensor, " steps"], earlier: int, rates: Sequence[float]
     ) -> Float[Tensor, "time parts"]:
         """Log-likelihoods of one stream, from step `earlier` on: the network's, the cache's, one for each rate."""
-        size, found = self.config.size, []
+        size, found = self.size, []
         for start, network, fitted in self.blocks(hidden, words, earlier, rates):
             end, first = start + len(network), max(0, start - size)
             y = words[start:end].unsqueeze(1)
@@ -198,7 +181,7 @@ class TextMbPA(OneStepAtATime):
 
         hidden: of each step, the earlier ones too; words: what followed.
         """
-        size, fit = self.config.size, self.config.fit
+        size, fit = self.size, self.config.fit
         one_step = fit.optimizer == "sgd" and fit.steps == 1
         known = _KnownP(min(size + BLOCK, len(words)), self.output.weight) if one_step else None
         if one_step:
