@@ -5,6 +5,7 @@ never by hand. The papers' numbers are in `data/paper/<method>.json`. The book's
 """
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -78,11 +79,16 @@ def results_dir() -> Path:
 def save_record(record: Record) -> Path:
     """Write a record, replacing an older one of the same run. Returns its path.
 
-    Raises LedgerError if it cannot be written, or if a stand-in's record would replace one of the real data.
+    Raises LedgerError if it cannot be written, if it holds nan or infinity, which JSON has no words for, or if a
+    stand-in's record would replace one of the real data.
     """
     refuse_stand_in(record.name, record.data)
-    path = results_dir() / f"{record.name}.json"
-    text = json.dumps(asdict(record), indent=None, separators=(", ", ": "))
+    path, content = results_dir() / f"{record.name}.json", asdict(record)
+    if odd := _not_finite(content):
+        raise LedgerError(
+            f"the record {record.name} is not written: {', '.join(odd)} is no number; None may stand there"
+        )
+    text = json.dumps(content, indent=None, separators=(", ", ": "), allow_nan=False)
     try:
         write_atomically(path, lambda file: file.write(text.encode() + b"\n"))
     except OSError as error:
@@ -100,7 +106,7 @@ def refuse_stand_in(name: str, data: dict[str, Any]) -> None:
 def read_record(path: Path) -> Record:
     """Read one record. Raises LedgerError if the file is not a record of this format."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(), parse_constant=_no_number)
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']}, expected {FORMAT}")
         return Record(**content)
@@ -108,6 +114,23 @@ def read_record(path: Path) -> Record:
         raise LedgerError(
             f"{path} is not a record ({error}); restore it from the repository or run it again"
         ) from error
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _not_finite(value: Any, where: str = "") -> list[str]:
+    """Where in a record's content nan or infinity is, such as `metrics.rows[2].loss`."""
+    if isinstance(value, float):
+        return [] if math.isfinite(value) else [where]
+    if isinstance(value, dict):
+        parts = [(f"{where}.{key}".lstrip("."), each) for key, each in value.items()]
+    elif isinstance(value, (list, tuple)):
+        parts = [(f"{where}[{i}]", each) for i, each in enumerate(value)]
+    else:
+        return []
+    return [name for place, each in parts for name in _not_finite(each, place)]
 
 
 def load_records(experiment: str | None = None, variant: str | None = None, profile: str | None = None) -> list[Record]:

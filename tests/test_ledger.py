@@ -101,8 +101,9 @@ WHOLE = json.dumps(asdict(RECORD))
         json.dumps(asdict(RECORD) | {"format": 99}).encode(),
         json.dumps({k: v for k, v in asdict(RECORD).items() if k != "metrics"}).encode(),
         json.dumps(asdict(RECORD) | {"invented": 1}).encode(),
+        WHOLE.replace("12.5", "NaN").encode(),
     ],
-    ids=["empty", "text", "bytes", "cut", "list", "null", "number", "object", "format", "missing", "unknown"],
+    ids=["empty", "text", "bytes", "cut", "list", "null", "number", "object", "format", "missing", "unknown", "nan"],
 )
 def test_a_damaged_record_is_an_error_that_names_its_file(results, content):
     path = ledger.save_record(RECORD)
@@ -118,6 +119,19 @@ def test_a_damaged_record_is_an_error_that_names_its_file(results, content):
         assert str(path) in str(caught.value)
     assert path.read_bytes() == content
     ledger.save_record(RECORD)  # run again on the real data, it is mended
+    assert ledger.read_record(path) == RECORD
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_what_json_cannot_hold_is_an_error_that_names_its_place(results, odd):
+    path = ledger.save_record(RECORD)
+    for bad, place in (
+        ({"metrics": {"loss": 0.5, "rows": [{"loss": 0.5}, {"loss": odd}]}}, r"metrics.rows\[1\].loss"),
+        ({"curve": {"loss": (0.5, odd)}}, r"curve.loss\[1\]"),
+        ({"seconds": odd}, "seconds"),
+    ):
+        with pytest.raises(LedgerError, match=rf"mann.table1/mann-short-3 is not written: {place} is no number"):
+            ledger.save_record(replace(RECORD, **bad))
     assert ledger.read_record(path) == RECORD
 
 
