@@ -1,7 +1,7 @@
 // Content addressing by hand: slots and a key in the plane, and what is read (lib/memory/addressing.py, lib/memory/lrua.py).
 // `mount` puts it on a page; the default export does the same in a live notebook (anywidget). Slots count from 0.
 
-import { clamp, darkTheme, draggable, fixed, mountEach, node, onTheme, shape, slider, sum } from "./page.js";
+import { clamp, darkTheme, draggable, fixed, keepDrawn, mountEach, node, shape, slider, sum } from "./page.js";
 
 export const EPSILON = 1e-8; // as in lib/memory/addressing.py: an empty slot has similarity 0
 const HALF = 165, TIP = 140; // half of the drawing's side, and the reach of its plane, in pixels of the drawing
@@ -86,7 +86,6 @@ export function mount(el, start, { onChange = () => {} } = {}) {
     node("span", { class: "ca-is-slot" }, "● slots, as thick as they are read"), node("span", { class: "ca-is-key" }, "■ k, the key: drag it"),
     node("span", { class: "ca-is-read" }, "◇ r, what is read"))),
   node("div", { class: "ca-side" }, table, story, node("div", { class: "ca-buttons" }, write, reset))));
-  el.replaceChildren(root);
 
   // ---- Drawing --------------------------------------------------------------------------------------------------
   const reach = () => Math.max(2, norm(start.key), ...state.memory.map(norm));
@@ -171,8 +170,7 @@ export function mount(el, start, { onChange = () => {} } = {}) {
 
   // ---- Light and dark -------------------------------------------------------------------------------------------
   const retheme = () => { root.dataset.theme = darkTheme() ? "dark" : "light"; };
-  const forgetTheme = onTheme(retheme);
-  retheme();
+  const destroy = keepDrawn(el, root, retheme);
   draw();
   return {
     show(part) {
@@ -181,10 +179,7 @@ export function mount(el, start, { onChange = () => {} } = {}) {
       if (norm(state.key)) state.turn = degrees(state.key);
       draw();
     },
-    destroy() {
-      forgetTheme();
-      el.replaceChildren();
-    },
+    destroy,
   };
 }
 

@@ -3,7 +3,7 @@
 // as lib/methods/mbpa.py does it: a page needs no kernel. Positions, classes and steps count from 0, as in the trace.
 
 import {
-  clamp, darkTheme, fixed, folded, lineSample, listbox, MARKS, mountEach, node, onTheme, PAUSE, PLAY, range, renderer, shape, slider, span, speaker, sum,
+  clamp, darkTheme, fixed, folded, keepDrawn, lineSample, listbox, MARKS, mountEach, node, player, range, renderer, shape, slider, span, speaker, sum,
   unpackArrays,
 } from "./page.js";
 
@@ -142,7 +142,7 @@ let mounted = 0; // makes ids unique on a page
 export function mount(el, payload, { onChange = () => {}, ...view } = {}) {
   const trace = unpack(payload), id = `em-${(mounted += 1)}`, atStart = { ...payload.settings };
   let state = { query: 0, step: payload.settings.steps, settings: atStart, without: [], neighbour: null, ...view };
-  let timer = null, fits = [], stepAt = {};
+  let plays = false, fits = [], stepAt = {};
 
   const control = (name, label, attributes, read) => slider(`${id}-${name}`, "em", label, attributes, (value) => set(read(value)));
   const sliders = {
@@ -159,8 +159,11 @@ export function mount(el, payload, { onChange = () => {}, ...view } = {}) {
   const reset = node("button", { type: "button", class: "em-plain", onclick: () => show({ settings: atStart, step: atStart.steps, without: [] }) }, "All as at the start");
 
   const result = node("p", { class: "em-result" }), story = node("p", { class: "em-story" }), { region, tell } = speaker();
-  const play = node("button", { type: "button", class: "em-play", onclick: () => playing(timer === null) },
-    shape("svg", { viewBox: "0 0 14 14", "aria-hidden": "true" }, shape("path")));
+  const { button: playButton, play, toggle } = player("em", 900, {
+    begin: () => { if (state.step === state.settings.steps) show({ step: 0 }); },
+    next: () => state.step < state.settings.steps && (show({ step: state.step + 1 }), true),
+    changed: (now) => { plays = now; speak(); },
+  });
   const stepper = node("input", { type: "range", class: "em-stepper", min: 0, step: 1, "aria-label": "Step", oninput: () => show({ step: Number(stepper.value) }) });
   const clock = node("span", { class: "em-clock" });
   const { list: queries, fill: fillQueries } = listbox({ class: "em-row", "aria-orientation": "horizontal", "aria-label": "The queries" });
@@ -179,7 +182,7 @@ export function mount(el, payload, { onChange = () => {}, ...view } = {}) {
   node("p", { class: "em-label em-first" }, "Choose a query: arrow keys move, Enter chooses. Below each: does the network name its class (✓) or not (✗), before the fit and after it?"), queries, result,
   node("div", { class: "em-settings" }, ...Object.values(sliders).map(({ row }) => row)),
   node("div", { class: "em-choice" }, node("fieldset", {}, node("legend", {}, "Optimizer"), ...radios.map(({ row }) => row)), reset),
-  node("div", { class: "em-controls" }, play, stepper, clock), story,
+  node("div", { class: "em-controls" }, playButton, stepper, clock), story,
   node("div", { class: "em-cards" },
     node("div", { class: "em-card em-wide" }, node("p", { class: "em-label" }, "Class probabilities, ", key("before", "by the network alone"), key("now", "at this step")),
       node("div", { class: "em-both" }, asked, node("div", {}, answers, others))), about),
@@ -297,7 +300,7 @@ export function mount(el, payload, { onChange = () => {}, ...view } = {}) {
   }
   /** Read aloud what changed, but not step by step while it plays. A neighbour is told of when one was chosen. */
   const speak = () => {
-    if (timer === null) tell(result.textContent, story.textContent, state.neighbour === null ? "" : [...about.querySelectorAll("p")].map((each) => each.textContent).join(" "));
+    if (!plays) tell(result.textContent, story.textContent, state.neighbour === null ? "" : [...about.querySelectorAll("p")].map((each) => each.textContent).join(" "));
   };
 
   // ---- Keeping it all up to date ----------------------------------------------------------------------------------
@@ -320,19 +323,10 @@ export function mount(el, payload, { onChange = () => {}, ...view } = {}) {
     if (within && !root.contains(document.activeElement)) root.focus({ preventScroll: true }); // what had it is gone
     if (tell) onChange(state);
   }
-  function playing(start) {
-    clearInterval(timer);
-    timer = null;
-    if (start && state.step === state.settings.steps) show({ step: 0 });
-    if (start) timer = setInterval(() => (state.step < state.settings.steps ? show({ step: state.step + 1 }) : playing(false)), 900);
-    play.setAttribute("aria-label", start ? "Pause" : "Play");
-    play.querySelector("path").setAttribute("d", start ? PAUSE : PLAY);
-    speak();
-  }
 
   const keys = {
     ArrowLeft: () => show({ step: state.step - 1 }), ArrowRight: () => show({ step: state.step + 1 }),
-    Home: () => show({ step: 0 }), End: () => show({ step: state.settings.steps }), " ": () => playing(timer === null), Escape: () => show({ neighbour: null }),
+    Home: () => show({ step: 0 }), End: () => show({ step: state.settings.steps }), " ": toggle, Escape: () => show({ neighbour: null }),
   };
   root.addEventListener("keydown", (event) => {
     const { target, key: pressed } = event;
@@ -347,21 +341,10 @@ export function mount(el, payload, { onChange = () => {}, ...view } = {}) {
     card.querySelector("svg").addEventListener("click", (event) => show({ step: stepAt[name](event.clientX) }));
   }
 
-  const resizes = new ResizeObserver(drawCharts), forgetTheme = onTheme(draw);
-  el.replaceChildren(root);
   refit();
-  draw();
-  playing(false);
-  resizes.observe(root);
-  return {
-    show: (part) => show(part, false),
-    destroy() {
-      playing(false);
-      forgetTheme();
-      resizes.disconnect();
-      root.remove();
-    },
-  };
+  const destroy = keepDrawn(el, root, draw, { resize: drawCharts, leave: () => play(false) });
+  play(false);
+  return { show: (part) => show(part, false), destroy };
 }
 
 /** Mount every viewer of a static page that is not mounted yet. */

@@ -1,7 +1,7 @@
 // The viewer of an episodic memory of a text: at each of some places the words whose probability a fit changed, and the
 // steps of the past that it was fitted to (lib/inspector/episodic_text.py). All was recorded; nothing is computed here.
 
-import { clamp, darkTheme, fixed, listbox, mountEach, node, onTheme, range, renderer, span, speaker, sum, unpackArrays } from "./page.js";
+import { clamp, darkTheme, fixed, keepDrawn, listbox, mountEach, node, range, renderer, span, speaker, sum, unpackArrays } from "./page.js";
 
 const percent = (value) => `${value > 0 && value < 0.00005 ? "< 0.01" : (100 * value).toFixed(2)} %`;
 
@@ -98,16 +98,7 @@ export function mount(el, payload, { query = 0, setting = 0, onChange = () => {}
     draw();
     if (tell) onChange({ ...state });
   }
-  const forgetTheme = onTheme(draw);
-  el.replaceChildren(root);
-  draw();
-  return {
-    show: (part) => show(part, false),
-    destroy() {
-      forgetTheme();
-      root.remove();
-    },
-  };
+  return { show: (part) => show(part, false), destroy: keepDrawn(el, root, draw) };
 }
 
 /** Mount every viewer of a static page that is not mounted yet. */

@@ -3,7 +3,7 @@
 // count from 0, as in the trace.
 
 import {
-  clamp, darkTheme, mountEach, node, onTheme, PAUSE, PLAY, range, renderer, span, sum, unpackArrays,
+  clamp, darkTheme, keepDrawn, mountEach, node, player, range, renderer, span, sum, unpackArrays,
 } from "./page.js";
 
 const CLASS_COLOURS =
@@ -12,7 +12,6 @@ const PAGE = `
   <p class="mi-title"></p>
   <p class="mi-note"></p>
   <div class="mi-controls">
-    <button type="button" class="mi-play"><svg viewBox="0 0 14 14" aria-hidden="true"><path></path></svg></button>
     <input type="range" class="mi-slider" min="0" step="1" aria-label="Step">
     <span class="mi-clock"></span>
   </div>
@@ -154,7 +153,7 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
   const { T, C, S, N, M, L, R, W, labels } = trace;
   const state = { step: 0, slot: null, row: slot ?? 0, column: 0, pointing: false }; // row, column: the cell to read
   const colours = {};
-  let timer = null, layout = null;
+  let layout = null;
 
   const root = node("div", {
     class: "memory-inspector tex2jax_ignore mathjax_ignore", role: "group", tabindex: -1, "aria-label": `Memory inspector: ${trace.title}`,
@@ -162,13 +161,19 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
   });
   root.innerHTML = PAGE;
   const part = (name) => root.querySelector(name);
-  const [play, slider, strip, story, board] = [".mi-play", ".mi-slider", ".mi-strip", ".mi-story", ".mi-board"].map(part);
+  const [slider, strip, story, board] = [".mi-slider", ".mi-strip", ".mi-story", ".mi-board"].map(part);
   const [grid, episode, reading, minusMean] = [".mi-grid", ".mi-episode", ".mi-reading", ".mi-choice input"].map(part);
   const contents = trace.memories.map((memory) => ({ memory, canvas: node("canvas", { role: "img" }) })); // of the picked slot
   part(".mi-title").textContent = trace.title;
   part(".mi-note").textContent = trace.note;
   if (!N) part(".mi-memory").replaceChildren(node("p", { class: "mi-note" }, "This learner has no memory to show."));
   slider.max = T - 1;
+  const { button: playButton, play, toggle } = player("mi", 900, {
+    begin: () => { if (state.step === T - 1) show({ step: 0 }); },
+    next: () => state.step < T - 1 && (show({ step: state.step + 1 }), true),
+    changed: (plays) => story.setAttribute("aria-live", plays ? "off" : "polite"),
+  });
+  slider.before(playButton);
 
   // ---- Small parts ----------------------------------------------------------------------------------------------
   const thumbnail = (t) => {
@@ -504,14 +509,13 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
     },
     click: (event) => show({ step: place(event).t, slot: place(event).row ?? state.slot }),
   });
-  on(play, { click: () => playing(timer === null) });
   on(slider, { input: () => show({ step: Number(slider.value) }) });
   on(minusMean, { change: draw });
 
   const keys = {
     ArrowLeft: () => show({ step: state.step - 1 }), ArrowRight: () => show({ step: state.step + 1 }),
     Home: () => show({ step: 0 }), End: () => show({ step: T - 1 }),
-    " ": () => playing(timer === null), Escape: () => show({ slot: null }),
+    " ": toggle, Escape: () => show({ slot: null }),
   };
   const move = (rows, columns) => () => pointAt(state.row + rows, state.column + columns);
   const gridKeys = {
@@ -531,16 +535,6 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
   });
 
   // ---- Keeping it all up to date --------------------------------------------------------------------------------
-  function playing(start) {
-    clearInterval(timer);
-    timer = null;
-    if (start && state.step === T - 1) show({ step: 0 });
-    if (start) timer = setInterval(() => (state.step < T - 1 ? show({ step: state.step + 1 }) : playing(false)), 900);
-    story.setAttribute("aria-live", start ? "off" : "polite");
-    play.setAttribute("aria-label", start ? "Pause" : "Play");
-    play.querySelector("path").setAttribute("d", start ? PAUSE : PLAY);
-  }
-
   function show({ step: wanted = state.step, slot: picked = state.slot }) {
     const t = clamp(wanted, 0, T - 1), within = root.contains(document.activeElement);
     if (t === state.step && picked === state.slot) return;
@@ -551,22 +545,11 @@ export function mount(el, payload, { step = 0, slot = null, onChange = () => {} 
     onChange({ step: t, slot: picked });
   }
 
-  const resizes = new ResizeObserver(draw), forgetTheme = onTheme(draw);
-  el.replaceChildren(root);
-  playing(false);
   showStep(clamp(step, 0, T - 1));
   showSlot(slot !== null && slot < N ? slot : null);
-  draw();
-  resizes.observe(root);
-  return {
-    show,
-    destroy() {
-      playing(false);
-      forgetTheme();
-      resizes.disconnect();
-      root.remove();
-    },
-  };
+  const destroy = keepDrawn(el, root, draw, { resize: draw, leave: () => play(false) });
+  play(false);
+  return { show, destroy };
 }
 
 /** Mount every inspector of a static page that is not mounted yet. */

@@ -2,7 +2,7 @@
 // `mount` puts it on a page; the default export does the same in a live notebook (anywidget). Steps count from 0.
 
 import {
-  clamp, darkTheme, fixed, mountEach, node, onTheme, PAUSE, PLAY, range, renderer, shape, span, unpackArrays,
+  clamp, darkTheme, fixed, keepDrawn, listbox, mountEach, node, player, range, renderer, shape, span, unpackArrays,
 } from "./page.js";
 
 const BEFORE = 0, AFTER = 1, MIXTURE = 0, NETWORK = 1, MEMORY = 2;
@@ -92,7 +92,7 @@ export function mount(el, content, { step = 0, label = null, onChange = () => {}
   const traces = content.traces.map(unpack), reference = traces[content.reference], id = `la-${(mounted += 1)}`;
   const T = reference.T, state = { picked: content.picked, step: clamp(step, 0, T - 1), label };
   const references = [reference.curve(MIXTURE), reference.curve(NETWORK)];
-  let trace = traces[state.picked], timer = null, stepAt = {};
+  let trace = traces[state.picked], stepAt = {};
 
   // ---- The page ---------------------------------------------------------------------------------------------------
   const title = node("p", { class: "la-title" }, trace.title), note = node("p", { class: "la-note" }, trace.note);
@@ -103,15 +103,18 @@ export function mount(el, content, { step = 0, label = null, onChange = () => {}
   const settings = content.settings.map(({ name, values }, axis) => node("fieldset", {}, node("legend", {}, name),
     ...values.map((value, i) => node("label", {}, node("input", { type: "radio", name: `${id}-${axis}`, value,
       ...(i === chosen[axis] ? { checked: "" } : {}), onchange: () => { chosen[axis] = i; pick(indexOf(chosen)); } }), span(value)))));
-  const play = node("button", { type: "button", class: "la-play", onclick: () => playing(timer === null) },
-    shape("svg", { viewBox: "0 0 14 14", "aria-hidden": "true" }, shape("path")));
+  const { button: playButton, play, toggle } = player("la", 1200, {
+    begin: () => { if (state.step === T - 1) show({ step: 0 }); },
+    next: () => state.step < T - 1 && (show({ step: state.step + 1 }), true),
+    changed: (plays) => story.setAttribute("aria-live", plays ? "off" : "polite"),
+  });
   const slider = node("input", { type: "range", class: "la-slider", min: 0, max: T - 1, step: 1, "aria-label": "Step",
     oninput: () => show({ step: Number(slider.value) }) });
   const clock = node("span", { class: "la-clock" });
   const strip = node("div", { class: "la-strip", role: "group", "aria-label": "The stream, token by token" });
   const story = node("p", { class: "la-story", "aria-live": "polite" });
   const answers = node("ul", { class: "la-answers" }), about = node("div", { class: "la-card la-about" });
-  const memory = node("div", { class: "la-memory", role: "group" }), memoryTitle = node("p", { class: "la-label" });
+  const { list: memory, fill: fillMemory } = listbox({ class: "la-memory", "aria-orientation": "vertical" }), memoryTitle = node("p", { class: "la-label" });
   const chart = (name) => node("div", { class: "la-card la-chart" }, node("p", { class: "la-label" }, name),
     shape("svg", { role: "img" }), node("p", { class: "la-keys" }));
   const curve = chart("Log-perplexity of the steps so far, in nats a token"), thetas = chart("θ, the weight of the memory");
@@ -119,7 +122,7 @@ export function mount(el, content, { step = 0, label = null, onChange = () => {}
   const root = node("div", { class: "labelled-memory tex2jax_ignore mathjax_ignore", role: "group", tabindex: -1,
     "aria-label": `Labelled memory: ${trace.title}`, "data-lm-suppress-shortcuts": "true" },
   title, note, ...(settings.length ? [node("div", { class: "la-settings" }, ...settings)] : []), result,
-  node("div", { class: "la-controls" }, play, slider, clock), strip,
+  node("div", { class: "la-controls" }, playButton, slider, clock), strip,
   node("p", { class: "la-legend" }, ...Object.entries(KINDS).map(([kind, words]) => span(node("b", { class: `la-sign la-is-${kind}` }, SIGN[kind]), ` ${words}`)),
     span("✓ or a number: rank of what came true, before the reveal")),
   story,
@@ -169,7 +172,6 @@ export function mount(el, content, { step = 0, label = null, onChange = () => {}
     const width = (value) => `${(100 * value) / heaviest}%`;
     memoryTitle.textContent = `The memory at t = ${t}: ${used.length - (trace.new_row(t) ? 1 : 0)} labels, each with its cells: the weight α as a bar and a number, ∠ the cosine with h; ` +
       `at the right s, the memory's share for the label.${written < 0 ? "" : " In the other colour: what this step's write changes."}`;
-    const focused = memory.contains(document.activeElement) ? document.activeElement.dataset.label : null;
     const rows = used.map((r) => {
       const fresh = written === r && trace.new_row(t), other = trace.row_label(t + (fresh ? 1 : 0), r), now = written === r;
       const count = Math.max(fresh ? 0 : trace.count(t, r), now ? trace.count(t + 1, r) : 0);
@@ -182,17 +184,14 @@ export function mount(el, content, { step = 0, label = null, onChange = () => {}
           own ? " new" : before ? ` ∠ ${fixed(trace.cosine(t, BEFORE, r, c))}` : ""));
       });
       const truly = other === trace.revealed(t), says = fresh ? "new" : percent(trace.s(t, BEFORE, r));
-      return node("button", { type: "button", class: `la-row${now ? " la-now" : ""}${truly ? " la-true" : ""}`, "data-label": other, tabindex: -1,
-        "aria-pressed": String(other === picked()), onclick: () => show({ label: state.label === other ? null : other }) },
+      return node("button", { type: "button", class: `la-row${now ? " la-now" : ""}${truly ? " la-true" : ""}`, "data-key": other,
+        onclick: () => show({ label: state.label === other ? null : other }) },
       node("span", { class: "la-name" }, trace.name(other), truly ? node("b", {}, now ? ` ${SIGN[trace.kind(t)]}` : " ◂") : ""),
       node("span", { class: "la-cells" }, ...cells), node("span", { class: "la-s" }, says));
     });
-    memory.replaceChildren(...(rows.length ? rows : [node("p", { class: "la-note" }, "It is empty.")]));
+    memory.hidden = !rows.length;
     memory.setAttribute("aria-label", `Labels in memory at step ${t}. Up and down move, Enter follows a label.`);
-    const first = rows.find((row) => row.getAttribute("aria-pressed") === "true") ?? rows[0];
-    if (first) first.tabIndex = 0;
-    const again = focused !== null && rows.find((row) => row.dataset.label === focused);
-    if (again) { if (first) first.tabIndex = -1; again.tabIndex = 0; again.focus({ preventScroll: true }); }
+    fillMemory(rows, String(picked()));
   }
 
   function drawAbout(t) {
@@ -270,15 +269,6 @@ export function mount(el, content, { step = 0, label = null, onChange = () => {}
     drawStrip();
     draw();
   }
-  function playing(start) {
-    clearInterval(timer);
-    timer = null;
-    if (start && state.step === T - 1) show({ step: 0 });
-    if (start) timer = setInterval(() => (state.step < T - 1 ? show({ step: state.step + 1 }) : playing(false)), 1200);
-    story.setAttribute("aria-live", start ? "off" : "polite");
-    play.setAttribute("aria-label", start ? "Pause" : "Play");
-    play.querySelector("path").setAttribute("d", start ? PAUSE : PLAY);
-  }
   function show({ step: wanted = state.step, label: followed = state.label }) {
     const t = clamp(wanted, 0, T - 1), within = root.contains(document.activeElement);
     if (t === state.step && followed === state.label) return;
@@ -291,13 +281,12 @@ export function mount(el, content, { step = 0, label = null, onChange = () => {}
   const keys = {
     ArrowLeft: () => show({ step: state.step - 1 }), ArrowRight: () => show({ step: state.step + 1 }),
     Home: () => show({ step: 0 }), End: () => show({ step: T - 1 }),
-    " ": () => playing(timer === null), Escape: () => show({ label: null }),
+    " ": toggle, Escape: () => show({ label: null }),
   };
   root.addEventListener("keydown", (event) => {
     const { target, key: pressed } = event;
     if (event.altKey || event.ctrlKey || event.metaKey || target.matches("[type=radio]")) return;
-    const row = target.closest(".la-row"), beside = { ArrowDown: row?.nextElementSibling, ArrowUp: row?.previousElementSibling }[pressed];
-    const action = beside ? () => { row.tabIndex = -1; beside.tabIndex = 0; beside.focus(); } : keys[pressed];
+    const action = keys[pressed];
     if (!action || (pressed === " " && target.matches("button"))) return; // the browser presses it
     event.preventDefault();
     event.stopPropagation();
@@ -308,21 +297,10 @@ export function mount(el, content, { step = 0, label = null, onChange = () => {}
     card.querySelector("svg").addEventListener("click", (event) => show({ step: stepAt[name](event.clientX) }));
   }
 
-  const resizes = new ResizeObserver(resize), forgetTheme = onTheme(draw);
-  el.replaceChildren(root);
-  playing(false);
   drawStrip();
-  draw();
-  resizes.observe(root);
-  return {
-    show,
-    destroy() {
-      playing(false);
-      forgetTheme();
-      resizes.disconnect();
-      root.remove();
-    },
-  };
+  const destroy = keepDrawn(el, root, draw, { resize, leave: () => play(false) });
+  play(false);
+  return { show, destroy };
 }
 
 /** Mount every viewer of a static page that is not mounted yet. */

@@ -2,7 +2,7 @@
 // (lib/inspector/local_fit.py). `mount` puts it on a page; the default export does the same in a live notebook.
 
 import {
-  clamp, darkTheme, draggable, fixed, folded, lineSample, MARKS, mountEach, node, onTheme, range, renderer, shape, slider, span, speaker, sum,
+  clamp, darkTheme, draggable, fixed, folded, keepDrawn, lineSample, MARKS, mountEach, node, range, renderer, shape, slider, span, speaker, sum,
 } from "./page.js";
 
 const WIDTH = 720, HEIGHT = 380, LEFT = 40, RIGHT = 712, TOP = 10, BOTTOM = 356, LONGEST = 50, STEP = 0.05;
@@ -105,7 +105,6 @@ export function mount(el, content, { onChange = () => {}, ...view } = {}) {
     key("attention", "attention: a constant, here over its neighbours"), span("○ in memory; filled: among the K nearest, the larger, the more weight"), span("▲ the query: drag it, click, or move its slider"))),
   node("fieldset", {}, node("label", {}, whole, span("Also show every query, each with a fit of its own: MbPA (thin line, small circles) and attention (thin line, small diamonds)"))),
   story, numbers.place, region);
-  el.replaceChildren(root);
 
   const path = (kind, points) => shape("path", { class: `lf-line lf-line-${kind}`, d: `M${points.map(([x, y]) => `${px(x).toFixed(1)} ${py(y).toFixed(1)}`).join("L")}` });
   const mark = (kind, x, value, { name = "lf-mark", scale = 1 } = {}) =>
@@ -195,16 +194,7 @@ export function mount(el, content, { onChange = () => {}, ...view } = {}) {
   };
   draggable(plane, handle, { drag });
 
-  const forgetTheme = onTheme(draw);
-  draw();
-  return {
-    show: (part) => show(part, false),
-    destroy() {
-      clearTimeout(waiting);
-      forgetTheme();
-      root.remove();
-    },
-  };
+  return { show: (part) => show(part, false), destroy: keepDrawn(el, root, draw, { leave: () => clearTimeout(waiting) }) };
 }
 
 /** Mount every widget of a static page that is not mounted yet. */

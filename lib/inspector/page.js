@@ -3,7 +3,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const TYPES = { uint8: Uint8Array, int8: Int8Array, int16: Int16Array, uint16: Uint16Array, int32: Int32Array };
-export const PLAY = "M3 1.5v11l9-5.5z", PAUSE = "M3 2h3v10H3zM8 2h3v10H8z";
+const PLAY = "M3 1.5v11l9-5.5z", PAUSE = "M3 2h3v10H3zM8 2h3v10H8z";
 
 export const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 export const range = (count) => Array.from({ length: count }, (_, i) => i);
@@ -45,7 +45,7 @@ export function darkTheme() {
 }
 
 /** Call `draw` whenever the theme may have changed. Returns what ends that. */
-export function onTheme(draw) {
+function onTheme(draw) {
   const themes = new MutationObserver(draw), system = matchMedia("(prefers-color-scheme: dark)");
   const attributeFilter = ["data-theme", "theme", "data-jp-theme-light", "data-vscode-theme-kind"];
   for (const page of [document.documentElement, document.body]) themes.observe(page, { attributeFilter });
@@ -58,6 +58,34 @@ export function slider(id, prefix, label, attributes, change) {
   const input = node("input", { type: "range", id, ...attributes, oninput: () => change(Number(input.value)) });
   const value = node("span", { class: `${prefix}-value`, "aria-hidden": "true" }); // the slider itself says it
   return { input, value, row: node("div", { class: `${prefix}-setting` }, node("label", { for: id }, label), value, input) };
+}
+
+/** A button that plays and pauses. begin(): before it plays; next(): every `pause` ms, whether there is more;
+    changed(plays): now it does, or not. Returns { button, play, toggle }; play(false) stops it. */
+export function player(prefix, pause, { begin, next, changed }) {
+  let timer = null;
+  const path = shape("path"), button = node("button", { type: "button", class: `${prefix}-play`, onclick: () => toggle() },
+    shape("svg", { viewBox: "0 0 14 14", "aria-hidden": "true" }, path));
+  const play = (plays) => {
+    clearInterval(timer);
+    timer = plays ? setInterval(() => { if (!next()) play(false); }, pause) : null;
+    if (plays) begin();
+    button.setAttribute("aria-label", plays ? "Pause" : "Play");
+    path.setAttribute("d", plays ? PAUSE : PLAY);
+    changed(plays);
+  };
+  const toggle = () => play(timer === null);
+  return { button, play, toggle };
+}
+
+/** Put a viewer on the page and keep it drawn: `draw` in another theme, `resize` at another size, if given. Returns what
+    takes it away again, after `leave`. */
+export function keepDrawn(el, root, draw, { resize = null, leave = () => {} } = {}) {
+  const forgetTheme = onTheme(draw), sizes = resize && new ResizeObserver(resize);
+  el.replaceChildren(root);
+  draw();
+  sizes?.observe(root);
+  return () => { leave(); forgetTheme(); sizes?.disconnect(); root.remove(); };
 }
 
 /** Let a handle be dragged in its plane, and be put where the plane is clicked; where there is `keyed`, keys move it, too.
@@ -111,14 +139,15 @@ export function speaker(pause = 600) {
   return { region, tell };
 }
 
-/** A list of buttons, one of which is chosen: one stop of the tab key, arrows, Home and End move within it, Enter and
-    space choose. fill(buttons, chosen): each has a `data-key`, the chosen one's is given; the focus is not lost. */
+/** A list of buttons, one of which is chosen: one stop of the tab key, arrows (of a vertical one: up and down alone), Home
+    and End move within it, Enter and space choose. fill(buttons, chosen): each has a `data-key`, the chosen one's is given; the focus is not lost. */
 export function listbox(attributes) {
   const list = node("div", { role: "listbox", ...attributes });
   const stopAt = (stop) => { for (const each of list.children) each.tabIndex = each === stop ? 0 : -1; };
   list.addEventListener("keydown", (event) => {
     const { target: { nextElementSibling: next, previousElementSibling: previous }, key } = event;
-    const places = { ArrowRight: next, ArrowDown: next, ArrowLeft: previous, ArrowUp: previous, Home: list.firstElementChild, End: list.lastElementChild };
+    const sideways = attributes["aria-orientation"] === "vertical" ? {} : { ArrowRight: next, ArrowLeft: previous };
+    const places = { ...sideways, ArrowDown: next, ArrowUp: previous, Home: list.firstElementChild, End: list.lastElementChild };
     if (!(key in places) || event.altKey || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
     event.stopPropagation();
@@ -128,14 +157,14 @@ export function listbox(attributes) {
   });
   const fill = (buttons, chosen) => {
     const focused = list.contains(document.activeElement) ? document.activeElement.dataset.key : null;
-    if (buttons.some((each) => each.parentNode !== list)) list.replaceChildren(...buttons);
+    if (list.children.length !== buttons.length || buttons.some((each) => each.parentNode !== list)) list.replaceChildren(...buttons);
     for (const each of buttons) {
       each.setAttribute("role", "option");
       each.setAttribute("aria-selected", String(each.dataset.key === chosen));
     }
     const stop = buttons.find((each) => each.dataset.key === focused) ?? buttons.find((each) => each.dataset.key === chosen) ?? buttons[0];
     stopAt(stop);
-    if (focused !== null && stop !== document.activeElement) stop.focus({ preventScroll: true });
+    if (focused !== null && stop !== document.activeElement) stop?.focus({ preventScroll: true });
   };
   return { list, fill };
 }

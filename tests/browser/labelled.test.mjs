@@ -138,7 +138,7 @@ test("a label is followed, and let go; its steps lead to where it was written", 
   const name = (await other.locator(".la-name").innerText()).replace(/ .$/, "").trim();
   await other.click();
   assert.ok((await text(root, ".la-about")).includes(`Followed: ${name.slice(0, 7)}`));
-  assert.equal(await root.locator(".la-row[aria-pressed=true]").count(), 1);
+  assert.equal(await root.locator(".la-row[aria-selected=true]").count(), 1);
   await root.locator(".la-about .la-made .la-step").first().click();
   assert.ok(await step(root) < 44);
   await page.keyboard.press("Escape");
@@ -158,7 +158,7 @@ test("the keyboard alone is enough", () => on("choices.html", async (page, root)
   await page.keyboard.press("ArrowDown");
   await page.keyboard.press("Enter");
   const second = root.locator(".la-row").nth(1);
-  assert.equal(await second.getAttribute("aria-pressed"), "true");
+  assert.equal(await second.getAttribute("aria-selected"), "true");
   assert.ok(await second.evaluate((row) => row === document.activeElement), "the focus stays on it");
   await page.keyboard.press("ArrowLeft");
   assert.equal(await step(root), 43);
