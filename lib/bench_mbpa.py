@@ -225,8 +225,9 @@ def compare_search(case: SearchCase, repetitions: int, device: torch.device, fou
     title = title_of(SEARCH, case.title)
     if device.type == "cpu" and importlib.util.find_spec("faiss"):
         import faiss
+        import threadpoolctl
 
-        faiss.omp_set_num_threads(torch.get_num_threads())
+        threadpoolctl.threadpool_limits(torch.get_num_threads())  # of faiss, and of NumPy, which our search asks, too
         theirs, lists = faiss.IndexFlatL2(case.width), FaissIndex()
         theirs.add(keys.numpy())
         near = lists.candidates(queries, keys, case.k)

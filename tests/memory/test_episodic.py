@@ -120,11 +120,27 @@ def test_the_nearest_earlier_steps_are_those_of_looking_at_all(seed, k, size, at
             np.testing.assert_allclose(found.weights[i][there], weights, rtol=1e-9)
 
 
+@pytest.mark.parametrize("few", [0, episodic.FEW])
 @pytest.mark.parametrize("held", [255, 256, 700, 1024])
-def test_one_query_meets_stacks_of_keys_and_the_rest(held):
+def test_one_query_meets_all_keys_or_stacks_of_them_and_the_rest(monkeypatch, held, few):
+    monkeypatch.setattr(episodic, "FEW", few)
     keys, query = torch.from_numpy(normal(3, held, 5)), torch.from_numpy(normal(4, 1, 5))
     found = nearest(query, keys, held)
     assert found.positions[0].tolist() == reference.nearest(query[0].numpy(), keys.numpy(), held)
+
+
+@pytest.mark.parametrize("asked", [1, 2])
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float32])
+def test_keys_and_queries_may_have_gradients_and_few_digits(kind, asked):
+    keys = torch.arange(12.0).view(6, 2).to(kind).requires_grad_()
+    queries = torch.tensor([[5.0, 6.0], [0.0, 1.5]], dtype=kind, requires_grad=True)
+    found = nearest(queries[:asked], keys, 2)
+    assert found.positions.sort(1).values.tolist() == [[2, 3], [0, 1]][:asked]
+    found.distances.sum().backward()  # of what was found, not of the search
+    for i, at in enumerate(found.positions):
+        np.testing.assert_allclose(
+            queries.grad[i].float(), (2 * (queries[i] - keys[at])).sum(0).detach().float(), rtol=1e-2
+        )
 
 
 def test_no_query_has_no_neighbours():
