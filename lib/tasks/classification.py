@@ -10,54 +10,28 @@ from torch import Tensor
 from lib.tasks.curriculum import CurriculumSampler
 from lib.tasks.episodes import Episodes, EpisodeSampler, instance_numbers
 from lib.tasks.labels import OneHot, Strings
+from lib.tasks.tally import HitTally
 
 COUNTED_INSTANCES = 10
 
 
 @dataclass
-class InstanceTally:
-    """How often the k-th image of a class was classified rightly, for k = 1 to 10; kept on the device until asked."""
+class InstanceTally(HitTally):
+    """How often the k-th image of a class was classified rightly, for k = 1 to 10."""
 
     labels: OneHot | Strings
-    hits: Tensor
-    """(10,), how many were right."""
-    counts: Tensor
-    """(10,), how many there were."""
-    loss: Tensor
-    """(), the sum of the batches' mean losses."""
-    batches: Tensor
-    """(), how many there were."""
 
     @classmethod
-    def empty(cls, labels: OneHot | Strings, device: torch.device | str = "cpu") -> "InstanceTally":
+    def of(cls, labels: OneHot | Strings, device: torch.device | str = "cpu") -> "InstanceTally":
         """Nothing counted yet."""
-        zeros = torch.zeros(COUNTED_INSTANCES, dtype=torch.int64, device=device)
-        return cls(labels, zeros, zeros.clone(), torch.zeros((), device=device), zeros.sum())
+        return cls.empty(COUNTED_INSTANCES, device, labels=labels)
 
     def add(self, outputs: Float[Tensor, "batch time outputs"], batch: Episodes, loss: Tensor) -> None:
         """Count a batch. Instances beyond the tenth are not counted."""
         numbers = instance_numbers(batch.members, batch.characters.shape[1]).flatten()
         right = self.labels.right(outputs, batch.ys).flatten()
-        one_hot = F.one_hot(numbers.clamp(max=COUNTED_INSTANCES + 1), COUNTED_INSTANCES + 2)[:, 1:-1]
-        self.counts += one_hot.sum(0)
-        self.hits += (one_hot * right.unsqueeze(1)).sum(0)
-        self.loss += loss.detach()
-        self.batches += 1
-
-    def reset(self) -> None:
-        """Nothing counted any more, in place: a CUDA graph goes on counting in the same tensors."""
-        for counted in (self.hits, self.counts, self.loss, self.batches):
-            counted.zero_()
-
-    def summary(self) -> dict:
-        """Mean loss (nats a step), accuracy by instance (0 to 1; None where nothing was counted) and the counts."""
-        hits, counts = self.hits.tolist(), self.counts.tolist()
-        return {
-            "loss": self.loss.item() / max(self.batches.item(), 1),
-            "accuracy": [h / c if c else None for h, c in zip(hits, counts, strict=True)],
-            "hits": hits,
-            "counts": counts,
-        }
+        there = F.one_hot(numbers.clamp(max=COUNTED_INSTANCES + 1), COUNTED_INSTANCES + 2)[:, 1:-1].T.bool()
+        self.count(right.expand_as(there), there, loss)
 
 
 @dataclass(frozen=True)
@@ -80,4 +54,4 @@ class ClassificationTask:
 
     def tally(self) -> InstanceTally:
         """An empty score."""
-        return InstanceTally.empty(self.labels, self.device)
+        return InstanceTally.of(self.labels, self.device)

@@ -1,60 +1,19 @@
 """Images as tasks to train on: single ones to a network, sequences to what adapts it, a label space to an embedding."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from lib.tasks.online_images import Labelled, LabelledImages, OnlineSequences, Sequences
 from lib.tasks.streams import Scored
+from lib.tasks.tally import HitTally
 
 SCORED = 2  # the occurrence of a label in a sequence whose accuracy counts
 KINDS = ("overall", "new", "seen")
-
-
-@dataclass
-class HitTally:
-    """How often some kinds of things were right; kept on the device until asked."""
-
-    hits: Tensor
-    """(kinds,), how many were right."""
-    counts: Tensor
-    """(kinds,), how many there were."""
-    loss: Tensor
-    """(), the sum of the batches' mean losses."""
-    batches: Tensor
-    """(), how many there were."""
-
-    @classmethod
-    def empty(cls, kinds: int, device: torch.device | str = "cpu") -> Any:
-        """Nothing counted yet."""
-        zeros = torch.zeros(kinds, dtype=torch.int64, device=device)
-        return cls(zeros, zeros.clone(), torch.zeros((), device=device), zeros.sum())
-
-    def count(self, right: Bool[Tensor, "kinds things"], there: Bool[Tensor, "kinds things"], loss: Tensor) -> None:
-        """Count a batch: of each kind, which of its things are `there`, and which of these were right."""
-        self.hits += (right & there).sum(1)
-        self.counts += there.sum(1)
-        self.loss += loss.detach()
-        self.batches += 1
-
-    def reset(self) -> None:
-        """Nothing counted any more."""
-        for counted in (self.hits, self.counts, self.loss, self.batches):
-            counted.zero_()
-
-    def summary(self) -> dict:
-        """Mean loss, accuracy of each kind (0 to 1; None where nothing was counted) and the counts."""
-        hits, counts = self.hits.tolist(), self.counts.tolist()
-        return {
-            "loss": self.loss.item() / max(self.batches.item(), 1),
-            "accuracy": [h / c if c else None for h, c in zip(hits, counts, strict=True)],
-            "hits": hits,
-            "counts": counts,
-        }
 
 
 class ImageTally(HitTally):

@@ -32,7 +32,7 @@ def task():
 @given(seeds, st.integers(1, 3), st.integers(1, 30), st.integers(2, 5), st.integers(1, 3))
 def test_the_tally_agrees_with_counting(seed, size, length, classes, batches):
     random = torch.Generator().manual_seed(seed)
-    tally, hits, counts, losses = InstanceTally.empty(OneHot(classes)), [0] * 10, [0] * 10, []
+    tally, hits, counts, losses = InstanceTally.of(OneHot(classes)), [0] * 10, [0] * 10, []
     for _ in range(batches):
         ys = torch.randint(classes, (size, length), generator=random)
         logits, loss = torch.randn(size, length, classes, generator=random), torch.rand((), generator=random)
@@ -57,7 +57,7 @@ def test_an_oracle_that_knows_only_what_it_was_told_scores_by_instance():
     """Answers class 0 until it has been told: wrong at first sight of the others, right from the second on."""
     ys = torch.tensor([[0, 1, 2, 0, 1, 2, 2]])
     answers = torch.tensor([[0, 0, 0, 0, 1, 2, 2]])
-    tally = InstanceTally.empty(OneHot(3))
+    tally = InstanceTally.of(OneHot(3))
     tally.add(torch.nn.functional.one_hot(answers, 3).float(), batch_of(ys), torch.tensor(0.5))
     summary = tally.summary()
     assert summary["accuracy"][:4] == [pytest.approx(1 / 3), 1.0, 1.0, None]
@@ -65,7 +65,7 @@ def test_an_oracle_that_knows_only_what_it_was_told_scores_by_instance():
 
 
 def test_the_eleventh_instance_is_not_counted():
-    tally = InstanceTally.empty(OneHot(3))
+    tally = InstanceTally.of(OneHot(3))
     tally.add(torch.zeros(1, 15, 2), batch_of(torch.zeros(1, 15, dtype=torch.int64)), torch.tensor(0.0))
     assert COUNTED_INSTANCES == 10
     assert tally.summary()["counts"] == [1] * 10
@@ -80,7 +80,7 @@ def test_an_empty_tally_has_no_accuracy(task):
 def test_adding_to_one_tally_leaves_the_next_one_empty(task):
     task.tally().add(torch.zeros(1, 3, 2), batch_of(torch.tensor([[0, 1, 0]])), torch.tensor(1.0))
     assert task.tally().summary()["counts"] == [0] * 10
-    first = InstanceTally.empty(OneHot(3))
+    first = InstanceTally.of(OneHot(3))
     first.add(torch.zeros(1, 3, 2), batch_of(torch.tensor([[1, 1, 1]])), torch.tensor(1.0))
     assert first.summary()["hits"] == [0] * 10  # counts and hits do not share memory
 

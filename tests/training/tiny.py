@@ -59,7 +59,7 @@ class TinyTask:
         return F.cross_entropy(logits.flatten(0, 1), batch.ys.flatten())
 
     def tally(self):
-        return InstanceTally.empty(OneHot(2), self.device)
+        return InstanceTally.of(OneHot(2), self.device)
 
 
 def weights_of(learner: torch.nn.Module) -> list[torch.Tensor]:
