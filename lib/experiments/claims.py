@@ -1,6 +1,7 @@
 """A claim of a paper, and whether the ledger's records bear it out: what the verdicts of all papers share.
 
-A record of the paper profile is preferred to one of the short profile; a stand-in for the data counts for nothing.
+Records of the paper profile are preferred to those of the short one, if they have the seeds that a verdict needs; a
+stand-in for the data counts for nothing.
 What the beginning of a training does not show yet is not held against the claim, and that one network is ahead of
 another there does not settle who is at the end.
 """
@@ -48,7 +49,7 @@ def verdicts(claims: tuple[Claim, ...], paper: str) -> report.Table:
     """Each claim with its criterion, verdict and evidence; «not run» where a record is missing."""
     rows = []
     for claim in claims:
-        found = _records(claim.runs, claim.all_seeds)
+        found = _records(claim.runs, claim.all_seeds, claim.seeds)
         verdict, evidence, note = report.NOT_RUN, "–", ""
         if found:
             verdict, evidence = claim.judge(*(found if claim.all_seeds else (records[0] for records in found)))
@@ -78,8 +79,10 @@ def share(right: Sequence[bool | None]) -> str:
     return UNDECIDED if None in right else FAILS
 
 
-def _records(runs: tuple[tuple[str, str], ...], all_seeds: bool) -> list[list[Record]]:
-    """Of each run, the records of the seeds that all runs have, or of seed 0; of the first profile that has any."""
+def _records(runs: tuple[tuple[str, str], ...], all_seeds: bool, enough: int) -> list[list[Record]]:
+    """Of each run, the records of the seeds that all runs have, or of seed 0; of the first profile that has enough
+    seeds, else of the first that has any."""
+    shown = []
     for profile in ("paper", "short"):
         found = []
         for experiment, variant in runs:
@@ -87,8 +90,11 @@ def _records(runs: tuple[tuple[str, str], ...], all_seeds: bool) -> list[list[Re
             found.append({record.seed: record for record in records if not record.data["is_standin"]})
         seeds = sorted(set.intersection(*map(set, found)) if all_seeds else {0})
         if seeds and all(seed in records for records in found for seed in seeds):
-            return [[records[seed] for seed in seeds] for records in found]
-    return []
+            of_profile = [[records[seed] for seed in seeds] for records in found]
+            if len(seeds) >= enough:
+                return of_profile
+            shown = shown or of_profile
+    return shown
 
 
 def training_accuracy(record: Record, instance: int) -> dict[int, float]:

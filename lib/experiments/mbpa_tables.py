@@ -64,12 +64,12 @@ def figure3() -> report.Table:
     """Mean accuracy over all tasks met so far, after some of them."""
     rows = []
     for variant, label in FIGURE3_LABELS.items():
-        for profile in PROFILES_SHOWN:
-            if records := ledger.whole_records(FIGURE3, variant, profile):
+        found = {profile: ledger.whole_records(FIGURE3, variant, profile) for profile in PROFILES_SHOWN}
+        for profile, records in found.items():
+            if records:
                 note = ", ".join([report.note_on(records), *_chosen(records[0])])
                 rows.append(report.Row(label, f"ours, {profile} profile", _after(records), note))
-                break
-        else:
+        if not any(found.values()):
             rows.append(report.Row(label, "ours", (), report.NOT_RUN))
     caption = (
         "Permuted MNIST: mean accuracy in percent over the tasks met so far (Sprechmann et al. 2018, figure 3; "

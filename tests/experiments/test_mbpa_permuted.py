@@ -195,6 +195,26 @@ def test_each_claim_can_hold_and_fail(tmp_path, monkeypatch, verdict):
     assert json.dumps(table.caption)
 
 
+def test_one_seed_of_the_paper_profile_is_shown_and_does_not_take_the_verdict_from_three_short_ones(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("BOOK_RESULTS_DIR", str(tmp_path))
+    for variant, last in (("mbpa-100", 0.9), ("ewc", 0.5)):
+        ledger.save_record(made_up(variant, last))
+    verdict = {row.label: row for row in tables.figure3_claims().rows}[
+        "Figure 3: with 100 examples a task EWC is ahead of it"
+    ]
+    assert verdict.cells[0] == claims.TOO_FEW and "paper profile" in verdict.note
+    for seed in range(3):
+        for variant, last in (("mbpa-100", 0.5), ("ewc", 0.9)):
+            ledger.save_record(replace(made_up(variant, last + 0.001 * seed, seed), profile="short"))
+    verdict = {row.label: row for row in tables.figure3_claims().rows}[verdict.label]
+    assert verdict.cells[0] == claims.SO_FAR and "short profile" in verdict.note
+    rows = [row for row in tables.figure3().rows if row.label == "EWC"]
+    assert [row.source for row in rows] == ["ours, paper profile", "ours, short profile"]
+    assert [row.cells[-1] for row in rows] == ["50.0", report.percent([0.9, 0.901, 0.902])]
+
+
 def test_what_is_left_of_the_first_task_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("BOOK_RESULTS_DIR", str(tmp_path))
     assert "not run" in tables.forgotten_in_words()
