@@ -6,7 +6,7 @@ A measurement can be kept, `data/bench/<method>-<device>.json`; the book shows w
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,29 @@ def measure(
         for name, way in ways.items():
             seconds[name].append(timed(way))
     return tuple(Measurement(name, tuple(seconds[name]), first[name]) for name in ways)
+
+
+def finished(
+    method: str,
+    comparisons: Sequence[Comparison],
+    scalings: Sequence[Scaling],
+    repetitions: int,
+    device: torch.device,
+    clock: Callable[[], float] = time.perf_counter,
+    **more: Any,
+) -> Bench:
+    """What was measured, beside what the machine can do, which it is, and the code's commit."""
+    square = torch.ones(SQUARE, SQUARE, device=device)
+    (product,) = measure({"product": lambda: square @ square}, max(repetitions, 10), device, clock)
+    return Bench(
+        method=method,
+        machine=ledger.describe_machine(device),
+        commit=ledger.code_commit(),
+        flops_per_second=2 * SQUARE**3 / product.median,
+        comparisons=tuple(comparisons),
+        scalings=tuple(scalings),
+        **more,
+    )
 
 
 def save(bench: Bench, folder: Path = FOLDER) -> Path:

@@ -17,9 +17,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lib import ledger
 from lib.baselines.sequence import TokenNetwork, TokenNetworkConfig
-from lib.bench import SQUARE, Bench, Comparison, Measurement, Scaling, measure
+from lib.bench import Bench, Comparison, Measurement, Scaling, finished
 from lib.bench_lmn_adaptation import VOCABULARIES, compare_adaptation
 from lib.bench_lmn_dense import DenseLMN, MaskMemory, TableMemory
 from lib.bench_lmn_dense import scores as dense_scores
@@ -93,19 +92,11 @@ def bench_lmn(
     comparisons = [found for case in cases for found in compare_with_dense(case, repetitions, device)]
     for vocabulary in vocabularies:
         comparisons += compare_adaptation(vocabulary, repetitions, device, train=vocabulary == min(vocabularies))
-    square = torch.ones(SQUARE, SQUARE, device=device)
-    (product,) = measure({"product": lambda: square @ square}, max(repetitions, 10), device, clock_of(device))
-    return Bench(
-        method="lmn",
-        machine=ledger.describe_machine(device),
-        commit=ledger.code_commit(),
-        flops_per_second=2 * SQUARE**3 / product.median,
-        comparisons=tuple(comparisons),
-        scalings=(
-            *growth("held", {value: Case(max(labels), value) for value in held}, repetitions, device),
-            *growth("labels", {value: Case(value, min(held)) for value in labels}, repetitions, device),
-        ),
+    scalings = (
+        *growth("held", {value: Case(max(labels), value) for value in held}, repetitions, device),
+        *growth("labels", {value: Case(value, min(held)) for value in labels}, repetitions, device),
     )
+    return finished("lmn", comparisons, scalings, repetitions, device, clock_of(device))
 
 
 def compare_with_dense(case: Case, repetitions: int, device: torch.device) -> list[Comparison]:

@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from lib import ledger
 from lib.baselines.ntm import NTMConfig
-from lib.bench import SQUARE, Bench, Comparison, Scaling, measure
+from lib.bench import Bench, Comparison, Scaling, finished, measure
 from lib.experiments import flmn as flmn_experiments
 from lib.experiments import mann as mann_experiments
 from lib.experiments import omniglot
@@ -132,20 +131,12 @@ def bench_method(
         )
         compare("MANN with one head", one_head, batches[0])
 
-    square = torch.ones(SQUARE, SQUARE, device=device)
-    (product,) = measure({"product": lambda: square @ square}, max(repetitions, 10), device)
     best = "fast" if "fast" in names else "plain"
-    return Bench(
-        method=method,
-        machine=ledger.describe_machine(device),
-        commit=ledger.code_commit(),
-        flops_per_second=2 * SQUARE**3 / product.median,
-        comparisons=tuple(comparisons),
-        scalings=tuple(
-            _scaling(config, size, values, best, names[best], batches[0], repetitions, device)
-            for size, values in scales.items()
-        ),
-    )
+    scalings = [
+        _scaling(config, size, values, best, names[best], batches[0], repetitions, device)
+        for size, values in scales.items()
+    ]
+    return finished(method, comparisons, scalings, repetitions, device)
 
 
 def random_drawings() -> np.ndarray:

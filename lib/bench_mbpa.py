@@ -21,9 +21,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lib import ledger
 from lib.baselines.neural_cache import Past
-from lib.bench import SQUARE, Bench, Comparison, Measurement, measure
+from lib.bench import Bench, Comparison, Measurement, finished, measure
 from lib.bench_steps import by_title, clock_of, digits, title_of
 from lib.experiments.runs import fresh
 from lib.memory.episodic import Context, kernel_weights, nearest, nearest_earlier
@@ -134,17 +133,7 @@ def bench_mbpa(
         comparisons.append(compare_on_text(case, 1 if whole else min(FEW, repetitions), device, found))
     comparisons += [compare_on_pictures(case, repetitions, device, found) for case in pictures]
     comparisons += [compare_search(case, repetitions, device, found) for case in searches]
-    square = torch.ones(SQUARE, SQUARE, device=device)
-    (product,) = measure({"product": lambda: square @ square}, max(repetitions, 10), device, clock_of(device))
-    return Bench(
-        method="mbpa",
-        machine=ledger.describe_machine(device),
-        commit=ledger.code_commit(),
-        flops_per_second=2 * SQUARE**3 / product.median,
-        comparisons=tuple(comparisons),
-        scalings=(),
-        found=found,
-    )
+    return finished("mbpa", comparisons, (), repetitions, device, clock_of(device), found=found)
 
 
 class GivenStates(nn.Module):
