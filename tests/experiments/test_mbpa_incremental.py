@@ -331,7 +331,8 @@ def made_up_runs(level: dict[str, float], at_01: dict[str, float], noise: float,
                 of = {m: a + seed / 100 + (better + off if m == "mbpa" else 0) for m, a in level.items()}
                 accuracy = {m: dict.fromkeys(GROUPS, [a] * len(epochs)) for m, a in of.items()}
                 good = level["mbpa"] > level["mixture"]
-                example = {"neighbours_right_before": 0.25, "neighbours_right_after": 0.75 if good else 0.25}
+                after = 0.75 + off if good else 0.05
+                example = {"neighbours_right_before": 0.25, "neighbours_right_after": after}
                 made_up_record(f"mbpa.{experiment}", data, seed, epochs, accuracy=accuracy, example=example, **SETTINGS)
             for experiment, what, values in (
                 ("figure6", "memory", [0.125, 0.25, 1.0]),
@@ -383,11 +384,10 @@ def test_what_splits_do_not_agree_on_is_not_told_apart_and_one_split_is_not_judg
     made_up_runs(near, {"first": 0.4, "last": 0.52}, 0.4)
     found = {row.label: row.cells[0] for row in incremental_claims().rows}
     undecided = [label for label, verdict in found.items() if verdict == claims.UNDECIDED]
-    assert len(undecided) == 2 * 5, "all that compare models on one data set, but for the gap, which differs by a tenth"
+    assert len(undecided) == 2 * 6, "all that compare models on one data set, but for the gap, which differs by a tenth"
     for path in (ledger.results_dir()).rglob("*-[12].json"):
         path.unlink()
-    judged = [row for row in incremental_claims().rows if row.cells[0] != claims.TOO_FEW]
-    assert ["right" in row.label for row in judged] == [True, True], "but for the one worked example"
+    assert {row.cells[0] for row in incremental_claims().rows} == {claims.TOO_FEW}
 
 
 def test_readings_are_run_with_rates_of_their_own_which_later_seeds_take_over(book, monkeypatch):
