@@ -297,6 +297,19 @@ def test_claims_compare_what_is_gained_by_more_than_the_error(book, ptb, wikitex
     assert found[4:] == [claims.FAILS if error < 0.01 else claims.UNDECIDED, claims.HOLDS, claims.IN_PART]
 
 
+@pytest.mark.parametrize(
+    ("rare", "of_perplexity", "verdict"),
+    [(2.0, 2.0, claims.HOLDS), (-30.0, 2.0, claims.IN_PART), (2.0, 0.5, claims.IN_PART), (0.0, 0.5, claims.FAILS)],
+)
+def test_rarer_words_gain_more_by_either_percentage(book, rare, of_perplexity, verdict):
+    buckets = [bucket(1.0), bucket(5.0), bucket(rare) | {"of_perplexity": of_perplexity}]
+    empty = bucket(None) | {"words": 0}
+    ledger.save_record(made_up("wikitext-2", {}, figure8={"types": [*buckets, empty], "tokens": buckets}))
+    judged = claims.verdicts(tables.CLAIMS[-1:], "").rows[0]
+    assert judged.cells[0] == verdict
+    assert f"equal tokens, of the bucket as a whole: +1.0%, +5.0%, {of_perplexity:+.1f}%" in judged.cells[1]
+
+
 @random_cases(20)
 @given(seeds, st.integers(2, 500))
 def test_the_error_of_a_mean_is_that_of_the_means_of_stretches(seed, count):
