@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 
 from lib import report
-from lib.experiments.claims import FAILS, HOLDS, Claim, ahead, over_seeds, share, verdicts
+from lib.experiments.claims import FAILS, Claim, ahead, over_seeds, share, verdicts
 from lib.experiments.mbpa_incremental_tables import (
     DATA_SETS,
     EPOCHS,
@@ -98,12 +98,17 @@ def _by_value(records: list[Record], model: str, group: str, epoch: float) -> li
 
 def _saturates(records: list[Record], upto: float) -> tuple[str, str]:
     """What each doubling brings up to a value, and from there on."""
-    values, scores = records[0].metrics["values"], _by_value(records, "mbpa", "new", 1.0)
+    values = records[0].metrics["values"]
     near = max(index for index, value in enumerate(values) if value <= upto)
-    before = (scores[near] - scores[0]) / math.log2(values[near] / values[0])
-    after = (scores[-1] - scores[near]) / math.log2(values[-1] / values[near])
-    words = ", ".join(f"{value:.3g}: {score:.1f}" for value, score in zip(values, scores, strict=True))
-    return HOLDS if before > 0 and abs(after) < before / 4 else FAILS, f"new classes after one pass by value: {words}"
+    room = []  # of each split, how much more the doublings beyond could bring, in points
+    for record in records:
+        scores = _by_value([record], "mbpa", "new", 1.0)
+        before = (scores[near] - scores[0]) / math.log2(values[near] / values[0])
+        after = (scores[-1] - scores[near]) / math.log2(values[-1] / values[near])
+        room.append(before / 4 - abs(after))
+    means = zip(values, _by_value(records, "mbpa", "new", 1.0), strict=True)
+    words = ", ".join(f"{value:.3g}: {score:.1f}" for value, score in means)
+    return share([ahead(room)]), f"new classes after one pass by value: {words}"
 
 
 def _new_ones_more(records: list[Record]) -> tuple[str, str]:
@@ -120,10 +125,15 @@ def _range(record: Record, group: str) -> float:
 
 
 def _insensitive(records: list[Record]) -> tuple[str, str]:
-    spread = {model: _by_value(records, model, "new", 0.1) for model in ("mbpa", "parametric")}
-    ranges = {model: max(scores) - min(scores) for model, scores in spread.items()}
-    words = f"range over the rates at 0.1: MbPA {ranges['mbpa']:.1f} points, parametric {ranges['parametric']:.1f}"
-    return HOLDS if ranges["mbpa"] < ranges["parametric"] / 2 else FAILS, words
+    ranges = {model: [] for model in ("mbpa", "parametric")}
+    for record in records:
+        for model, of in ranges.items():
+            scores = _by_value([record], model, "new", 0.1)
+            of.append(max(scores) - min(scores))
+    room = [parametric / 2 - mbpa for mbpa, parametric in zip(*ranges.values(), strict=True)]
+    mbpa, parametric = (sum(of) / len(of) for of in ranges.values())
+    words = f"range over the rates at 0.1: MbPA {mbpa:.1f} points, parametric {parametric:.1f}, means over the splits"
+    return share([ahead(room)]), words
 
 
 def _claims(data: str) -> tuple[Claim, ...]:
@@ -182,7 +192,8 @@ def _claims(data: str) -> tuple[Claim, ...]:
         over_seeds(
             f"Figure 6, left{of}",
             "accuracy on new classes saturates with the size of the memory (at a third of ImageNet)",
-            "from a quarter of the pictures on a doubling adds or loses less than a quarter of what one gained before",
+            "from a quarter of the pictures on a doubling adds or loses less than a quarter of what one gained before, "
+            "by more than the interval",
             ((FIGURE6, f"{data}-memory"),),
             lambda records: _saturates(records, 0.25),
         ),
@@ -196,14 +207,15 @@ def _claims(data: str) -> tuple[Claim, ...]:
         over_seeds(
             f"Figure 6, right{of}",
             "MbPA learns almost as fast whatever the rate of the parametric model",
-            "its accuracy on new classes after 0.1 passes varies less than half as much",
+            "its accuracy on new classes after 0.1 passes varies less than half as much, by more than the interval",
             ((FIGURE6, f"{data}-rate"),),
             _insensitive,
         ),
         over_seeds(
             f"Figure 7{of}",
             "more neighbours are better, saturating after about 50",
-            "from 50 on a doubling adds or loses less than a quarter of what one gained before",
+            "from 50 on a doubling adds or loses less than a quarter of what one gained before, by more than the "
+            "interval",
             ((FIGURE7, f"{data}-neighbours"),),
             lambda records: _saturates(records, 50),
         ),

@@ -6,6 +6,7 @@ import {
 } from "./page.js";
 
 const WIDTH = 720, HEIGHT = 380, LEFT = 40, RIGHT = 712, TOP = 10, BOTTOM = 356, LONGEST = 50, STEP = 0.05;
+const FAR = 100; // an answer beyond it shows that the descent ran away
 
 // ---- The fit ------------------------------------------------------------------------------------------------------
 
@@ -47,6 +48,8 @@ export function valueAt([xs, ys], x) {
   const place = clamp(((x - xs[0]) / (xs.at(-1) - xs[0])) * (xs.length - 1), 0, xs.length - 1), i = Math.min(Math.floor(place), xs.length - 2);
   return ys[i] + (place - i) * (ys[i + 1] - ys[i]);
 }
+
+const isNear = (value) => Math.abs(value) < FAR; // not NaN either
 
 /** All that is said of one query. */
 export function answers({ network, memory }, query, settings) {
@@ -106,12 +109,12 @@ export function mount(el, content, { onChange = () => {}, ...view } = {}) {
   node("fieldset", {}, node("label", {}, whole, span("Also show every query, each with a fit of its own: MbPA (thin line, small circles) and attention (thin line, small diamonds)"))),
   story, numbers.place, region);
 
-  const path = (kind, points) => shape("path", { class: `lf-line lf-line-${kind}`, d: `M${points.map(([x, y]) => `${px(x).toFixed(1)} ${py(y).toFixed(1)}`).join("L")}` });
+  const path = (kind, points) => shape("path", { class: `lf-line lf-line-${kind}`, d: points.some(([, y]) => isNear(y)) ? `M${points.filter(([, y]) => isNear(y)).map(([x, y]) => `${px(x).toFixed(1)} ${py(y).toFixed(1)}`).join("L")}` : "" });
   const mark = (kind, x, value, { name = "lf-mark", scale = 1 } = {}) =>
     shape("path", { class: `${name} lf-mark-${kind}`, d: SHAPES[kind], transform: `translate(${px(x).toFixed(2)} ${py(value).toFixed(2)}) scale(${scale})` });
   /** A way's answers at every query: a thin line with its small marks. */
   const linesEverywhere = (line, way) => [path(line, grid.map((x, i) => [x, everywhere[i][way]])),
-    ...grid.flatMap((x, i) => (i % 8 === 4 ? [mark(way, x, everywhere[i][way], { name: "lf-small", scale: 0.55 })] : []))];
+    ...grid.flatMap((x, i) => (i % 8 === 4 && isNear(everywhere[i][way]) ? [mark(way, x, everywhere[i][way], { name: "lf-small", scale: 0.55 })] : []))];
 
   function drawPlane(found) {
     const { memory, truth, network } = content[state.variant], weights = new Map(found.context.map(({ i, weight }) => [i, weight]));
@@ -125,7 +128,7 @@ export function mount(el, content, { onChange = () => {}, ...view } = {}) {
     samples.replaceChildren(...memory[0].map((x, i) => shape("circle", { class: weights.has(i) ? "lf-used" : "lf-held", cx: px(x), cy: py(memory[1][i]),
       r: weights.has(i) ? (4 + 10 * Math.sqrt(weights.get(i))).toFixed(2) : 3.5 })));
     line.setAttribute("d", `M${px(state.query)} ${TOP}V${BOTTOM}`);
-    marks.replaceChildren(...Object.keys(WAYS).map((way) => mark(way, state.query, found[way])));
+    marks.replaceChildren(...Object.keys(WAYS).filter((way) => isNear(found[way])).map((way) => mark(way, state.query, found[way])));
     handle.setAttribute("transform", `translate(${px(state.query)} ${BOTTOM - 4})`);
   }
 
@@ -165,7 +168,8 @@ export function mount(el, content, { onChange = () => {}, ...view } = {}) {
     for (const { input } of radios) input.checked = input.value === state.variant;
     drawPlane(found);
     const words = `x = ${fixed(state.query)}: the function is ${fixed(valueAt(truth, state.query))} there. The network says ${fixed(found.network)}, attention ${fixed(found.attention)}, ` +
-      `the fitted network ${fixed(found.fitted)}. The nearest of ${found.context.length} ${found.context.length === 1 ? "sample" : "samples"} has weight ${fixed(found.context[0].weight)}; θ has moved by ${fixed(found.moved, 3)}.`;
+      `the fitted network ${fixed(found.fitted)}. The nearest of ${found.context.length} ${found.context.length === 1 ? "sample" : "samples"} has weight ${fixed(found.context[0].weight)}; θ has moved by ${fixed(found.moved, 3)}.` +
+      (isNear(found.fitted) ? "" : " The descent ran away: lower α, or do fewer steps.");
     const error = (way) => fixed(Math.sqrt(sum(grid.map((x, i) => (everywhere[i][way] - valueAt(truth, x)) ** 2)) / grid.length));
     const overall = whole.checked && everywhere ? `Over ${grid.length} queries from ${fixed(-edge, 0)} to ${fixed(edge, 0)}, each with a fit of its own, the root of the mean squared error is ` +
       `${error("network")} for the network, ${error("attention")} for attention, ${error("fitted")} for MbPA.` : "";

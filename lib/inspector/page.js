@@ -8,7 +8,9 @@ const PLAY = "M3 1.5v11l9-5.5z", PAUSE = "M3 2h3v10H3zM8 2h3v10H8z";
 export const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 export const range = (count) => Array.from({ length: count }, (_, i) => i);
 export const sum = (values) => values.reduce((a, b) => a + b, 0);
-export const fixed = (value, digits = 2) => (Number(value.toFixed(digits)) || 0).toFixed(digits).replace("-", "−");
+/** A number in words; a dash for what is none, such as after a descent that ran away. */
+export const fixed = (value, digits = 2) => (!Number.isFinite(value) ? "–"
+  : Math.abs(value) >= 1e6 ? value.toExponential(1) : (Number(value.toFixed(digits)) || 0).toFixed(digits)).replace("-", "−");
 
 /** Give an element attributes (also `on…`, a function, and `style`, an object) and children. */
 function build(element, attributes, children) {

@@ -338,6 +338,18 @@ group("the regression", () => {
     assert.equal(await root.locator(".lf-held").count(), 7);
   }));
 
+  test("a descent that runs away has no number and no curve, and is told", () => on("toy.html", async (page, root) => {
+    assert.doesNotMatch(await text(root, ".em-story"), /ran away/);
+    const steps = Number(await slider(root, "T, steps").getAttribute("max"));
+    await slider(root, "T, steps").fill(String(steps));
+    await slider(root, "α, rate").fill("0");
+    const { json } = expected.toy, found = answers(json.first, 1, { ...json.first.settings, steps, rate: 1 });
+    assert.ok(!(Math.abs(found.fitted) < 100), String(found.fitted));
+    assert.match(await text(root, ".em-story"), /the fitted network (–|−?\d\.\de\+\d+)\..*The descent ran away: lower α, or do fewer steps\./);
+    assert.equal(await root.locator(".lf-plane .lf-mark").count(), 2);
+    assert.deepEqual(await root.locator(".lf-plane path").evaluateAll((all) => all.filter((each) => /NaN|Infinity/.test(each.outerHTML)).map((each) => each.outerHTML)), []);
+  }));
+
   test("the query is dragged, and moved by keys", () => on("toy.html", async (page, root) => {
     const box = await root.locator(".lf-plane").boundingBox(), at = (x) => box.x + (box.width * (40 + (672 * (x + 4)) / 8)) / 720;
     const grip = await root.locator(".lf-query").boundingBox(), y = grip.y + grip.height / 2, was = await marks(root);
