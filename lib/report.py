@@ -12,6 +12,7 @@ from lib.ledger import Record
 
 NOT_RUN = "not run"
 LONGEST_NUMBER = 13  # characters, such as those of «0.950 ± 0.013»
+MODEL_NAMES = {"mbpa": "MbPA"}  # where a record's word for a model is not the book's
 WIDE = 8  # columns, from which on a table does not fit beside the contents of a page
 
 
@@ -207,11 +208,22 @@ def describe_record(record: Record) -> str:
     elif "kinds" in record.metrics:
         named = zip(record.metrics["kinds"], record.metrics["accuracy"], strict=True)
         shown = "test accuracy: " + ", ".join(f"{kind} {accuracy:.1%}" for kind, accuracy in named)
+    elif "mean_accuracy" in record.metrics:
+        by_task = record.metrics["mean_accuracy"]
+        shown = f"test accuracy after the last of {len(by_task)} tasks, the mean over all of them: {by_task[-1]:.1%}"
+    elif "error" in record.metrics:
+        named = ((MODEL_NAMES.get(model, model), error) for model, error in record.metrics["error"].items())
+        shown = "root mean squared error: " + ", ".join(f"{name} {error:.3f}" for name, error in named)
+    elif "by_value" in record.metrics:
+        last = zip(record.metrics["values"], record.metrics["by_value"], strict=True)
+        shown = f"MbPA's test accuracy at the end, by {record.metrics['changed']}: " + ", ".join(
+            f"{value:g} {models['mbpa']['all'][-1]:.1%}" for value, models in last
+        )
     elif "accuracy" not in record.metrics:
         shown = "recorded"
     elif isinstance(record.metrics["accuracy"], dict):
         last = ((model, curves["all"][-1]) for model, curves in record.metrics["accuracy"].items())
-        shown = "test accuracy at the end: " + ", ".join(f"{model} {accuracy:.1%}" for model, accuracy in last)
+        shown = "test accuracy at the end: " + ", ".join(f"{MODEL_NAMES.get(model, model)} {a:.1%}" for model, a in last)
     else:
         shown = "test accuracy by instance: " + ", ".join(
             f"{ordinal(k)} {a:.1%}"

@@ -175,6 +175,18 @@ def test_a_run_is_described_by_its_scores_or_by_where_it_stopped():
         ({"perplexity": 123.44}, "test perplexity 123.4"),
         ({"log_perplexity": 4.8701, "mrr": 0.37}, "test log-perplexity 4.870, MRR 0.370"),
         ({"kinds": ["overall", "new"], "accuracy": [0.815, 0.707]}, "test accuracy: overall 81.5%, new 70.7%"),
+        (
+            {"mean_accuracy": [0.99, 0.9, 0.7]},
+            "test accuracy after the last of 3 tasks, the mean over all of them: 70.0%",
+        ),
+        (
+            {"error": {"network": 1.4418, "attention": 0.1266, "mbpa": 0.0623}},
+            "root mean squared error: network 1.442, attention 0.127, MbPA 0.062",
+        ),
+        (
+            {"changed": "memory", "values": [0.015625, 1], "by_value": [{"mbpa": {"all": [0, x]}} for x in (0.5, 0.7)]},
+            "MbPA's test accuracy at the end, by memory: 0.015625 50.0%, 1 70.0%",
+        ),
         ({"train": 3}, "recorded"),
     ):
         assert words in report.describe_record(replace(RECORD, metrics=metrics))
