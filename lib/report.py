@@ -223,7 +223,9 @@ def describe_record(record: Record) -> str:
         shown = "recorded"
     elif isinstance(record.metrics["accuracy"], dict):
         last = ((model, curves["all"][-1]) for model, curves in record.metrics["accuracy"].items())
-        shown = "test accuracy at the end: " + ", ".join(f"{MODEL_NAMES.get(model, model)} {a:.1%}" for model, a in last)
+        shown = "test accuracy at the end: " + ", ".join(
+            f"{MODEL_NAMES.get(model, model)} {a:.1%}" for model, a in last
+        )
     else:
         shown = "test accuracy by instance: " + ", ".join(
             f"{ordinal(k)} {a:.1%}"
