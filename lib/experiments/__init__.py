@@ -40,10 +40,15 @@ EXPERIMENTS: dict[str, Experiment] = {
 
 
 def find_experiment(name: str) -> Experiment:
-    """An experiment by name. Raises ValueError that lists the known names."""
-    if name not in EXPERIMENTS:
-        raise ValueError(f"there is no experiment {name!r}; known: {', '.join(EXPERIMENTS)}")
-    return EXPERIMENTS[name]
+    """An experiment by name. Raises ValueError that lists the names of the same method, or else the methods."""
+    if name in EXPERIMENTS:
+        return EXPERIMENTS[name]
+    by_method = {}
+    for known in EXPERIMENTS:
+        by_method.setdefault(known.split(".")[0], []).append(known)
+    names = by_method.get(name.split(".")[0])
+    likely = f"known: {', '.join(names)}" if names else f"known are those of {', '.join(by_method)}"
+    raise ValueError(f"there is no experiment {name!r}; {likely}; `python -m lib list` shows all")
 
 
 __all__ = ["EXPERIMENTS", "PROFILES", "Experiment", "RunOptions", "find_experiment"]

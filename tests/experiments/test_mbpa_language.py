@@ -324,6 +324,18 @@ def test_the_error_of_a_mean_is_that_of_the_means_of_stretches(seed, count):
     assert sweeps.with_error(in_runs)[1] > 3 * in_runs.std() / len(in_runs) ** 0.5
 
 
+@pytest.mark.parametrize(
+    ("steps", "behind", "verdict"), [(10, 0.1, claims.FAILS), (1, 0.1, claims.IN_PART), (10, 0.02, claims.UNDECIDED)]
+)
+def test_the_papers_setting_is_judged_by_how_far_it_is_behind_the_best(book, steps, behind, verdict):
+    papers = {"setting": {}, "behind": behind, "error": 0.015}
+    record = made_up("ptb", {"lstm-mbpa": 5.0}, papers_setting=papers)
+    record.metrics["rows"]["lstm-mbpa"]["setting"] |= {"steps": steps, "rate": 1.0}
+    ledger.save_record(record)
+    (judged,) = claims.verdicts(tuple(c for c in tables.CLAIMS if c.figure.startswith("Appendix B")), "").rows
+    assert judged.cells[0] == verdict and f"behind by {behind:.4f} nats a word" in judged.cells[1]
+
+
 def test_how_far_the_papers_setting_reaches_is_measured(tmp_path):
     model, tokens = model_and_text(3)
     words = Words.read(model, tokens, 1, WORDS, tmp_path, {})
@@ -351,6 +363,20 @@ def test_how_far_the_papers_setting_reaches_is_measured(tmp_path):
     assert found["largest_weight"] == pytest.approx(sum(largest) / count)
     assert found["kernel_sum"] == pytest.approx(sum(sums) / count)
     assert found["change"] == pytest.approx(sum(changes) / count, rel=1e-6)
+
+
+def test_how_far_a_setting_is_behind_is_measured_in_pairs(tmp_path):
+    model, tokens = model_and_text(4)
+    words = Words.read(model, tokens, 1, WORDS, tmp_path, {})
+    best, other = Setting(20, 0, 0, 4, 1, 0.5, 0, 0.2), Setting(20, 0, 0, 4, 1, 0.1, 0, 0.1)
+    found = sweeps.behind_best(words, best, other)
+    each = [sweeps.log_likelihood(words, setting).double() for setting in (best, other)]
+    difference = each[0] - each[1]
+    assert found["behind"] == pytest.approx(difference.mean().item())
+    assert found["error"] == pytest.approx(
+        difference.std().item() / len(difference) ** 0.5
+    )  # fewer words than stretches
+    assert found["setting"]["rate"] == 0.1
 
 
 def test_what_the_papers_setting_does_is_told(book):
