@@ -18,6 +18,13 @@ NOT_YET, SO_FAR = "not reached yet", "holds so far"  # of runs shorter than the 
 UNDECIDED = "not to be told apart here"  # the difference is within its error
 TOO_FEW = "not judged: too few seeds"
 EXCEEDED = "does not hold: ours does better"  # which more training cannot undo
+MEANINGS = {
+    SO_FAR: "in runs shorter than the paper's, whose end could be another",
+    IN_PART: "in some of what is compared; the rest is undecided or the other way round",
+    NOT_YET: "not in so short a run, which does not speak against it",
+    FAILS: "not on these data at this size",
+    UNDECIDED: "the difference is within its error",
+}
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,9 @@ def verdicts(claims: tuple[Claim, ...], paper: str) -> report.Table:
             note = f"{found[0][0].profile} profile; " + "; ".join(of)
         rows.append(report.Row(f"{claim.figure}: {claim.text}", claim.criterion, (verdict, evidence), note))
     caption = f"Claims of {paper} and what our records say"
+    given = {row.cells[0] for row in rows}
+    if meanings := [f"«{verdict}»: {meaning}" for verdict, meaning in MEANINGS.items() if verdict in given]:
+        caption += f". {'; '.join(meanings)}"
     return report.Table(caption, ("verdict", "numbers"), tuple(rows), ("claim", "criterion"))
 
 

@@ -22,6 +22,7 @@ MODELS = {
     "parametric": "Parametric",
 }
 DATA_SETS = {"tiny-imagenet": "Tiny ImageNet", "omniglot": "Omniglot", "imagenet": "ImageNet"}
+TIMES = "Times do not count the networks and settings of table 1, which these runs take over"
 GROUPS = {"new": ("novel", "new classes"), "old": ("pretrained", "old classes")}  # the paper's name, ours
 
 
@@ -62,6 +63,12 @@ def _ours(records: list[Record]) -> str:
     return f"ours, {records[0].profile} profile"
 
 
+def note_on(records: list[Record]) -> str:
+    """What a row must say of its records, and on how many pictures they were tested."""
+    config = records[0].config.get("of", records[0].config)
+    return f"{report.note_on(records)}, tested on {report.grouped(config['tested_on'])} pictures at most"
+
+
 def _chosen(record: Record, model: str) -> list[str]:
     """The setting that was chosen for a model, in words."""
     chosen, tried = record.metrics["setting"], record.metrics["tuning"][model]
@@ -85,7 +92,7 @@ def table1() -> report.Table:
                         for score in (top1, auc)
                         for epoch in EPOCHS
                     )
-                    note = ", ".join([report.note_on(records), *_chosen(records[0], model)])
+                    note = ", ".join([note_on(records), *_chosen(records[0], model)])
                     rows.append(report.Row(f"{label}, {ours}", f"{_ours(records)}: {name}", cells, note))
                 elif data == "tiny-imagenet":
                     rows.append(report.Row(f"{label}, {ours}", f"ours: {name}", (), report.NOT_RUN))
@@ -107,7 +114,7 @@ def _points(experiment: str, variant: str, groups: dict[str, str], epochs: Seque
                 rows.append(report.Row(label, source, (), report.NOT_RUN))
                 continue
             cells = tuple(report.percent([top1(record, model, group, epoch) for record in records]) for epoch in epochs)
-            rows.append(report.Row(label, source, cells, f"{records[0].profile} profile, {report.note_on(records)}"))
+            rows.append(report.Row(label, source, cells, f"{records[0].profile} profile, {note_on(records)}"))
     return rows
 
 
@@ -126,7 +133,7 @@ def figure5() -> report.Table:
     rows = [row for data in ("tiny-imagenet", "omniglot") for row in _points(FIGURE5, data, groups, epochs)]
     caption = (
         "A tenth of the pictures of half the new classes: accuracy in percent after so many passes "
-        "(Sprechmann et al. 2018, figure 5; the paper gives curves and no numbers)"
+        f"(Sprechmann et al. 2018, figure 5; the paper gives curves and no numbers). {TIMES}"
     )
     return report.Table(caption, tuple(f"at {epoch:g}" for epoch in epochs), tuple(rows), ("model", "classes"))
 
@@ -139,7 +146,7 @@ def _changed(experiment: str, what: str, label: Callable[[float], str], models: 
         if not records:
             rows.append(report.Row(what, DATA_SETS[data], (), report.NOT_RUN))
             continue
-        epochs, note = records[0].metrics["epochs"], f"{records[0].profile} profile, {report.note_on(records)}"
+        epochs, note = records[0].metrics["epochs"], f"{records[0].profile} profile, {note_on(records)}"
         for index, value in enumerate(records[0].metrics["values"]):
             for model in models:
                 curves = [record.metrics["by_value"][index][model] for record in records]
@@ -162,7 +169,7 @@ def figure6() -> report.Table:
     rate = _changed(FIGURE6, "rate", lambda rate: f"rate {rate:g}", ["mbpa", "mixture", "parametric"])
     caption = (
         "How MbPA depends on the size of its memory, and all models on the last layer's learning rate: accuracy in "
-        "percent (Sprechmann et al. 2018, figure 6; the paper gives curves and no numbers)"
+        f"percent (Sprechmann et al. 2018, figure 6; the paper gives curves and no numbers). {TIMES}"
     )
     return report.Table(caption, COLUMNS, (*memory, *rate), ("what was changed", "data"))
 
@@ -172,6 +179,6 @@ def figure7() -> report.Table:
     rows = _changed(FIGURE7, "neighbours", lambda k: f"K = {k:g}", ["mbpa"])
     caption = (
         "How MbPA depends on the number of neighbours: accuracy in percent (Sprechmann et al. 2018, figure 7; the "
-        "paper gives curves and no numbers)"
+        f"paper gives curves and no numbers). {TIMES}"
     )
     return report.Table(caption, COLUMNS, tuple(rows), ("neighbours", "data"))

@@ -139,12 +139,12 @@ def table() -> report.Table:
             cells = tuple(_cell(records, reading, group, epoch) for group in tables.GROUPS for epoch in tables.EPOCHS)
             rate, tried = metrics["setting"]["rates"][reading], [each["rate"] for each in metrics["tuning"][reading]]
             end = ", at an end of what was tried" if rate in (min(tried), max(tried)) else ""
-            note = f"{records[0].profile} profile, {report.note_on(records)}, α = {rate:g}{end}"
+            note = f"{records[0].profile} profile, {tables.note_on(records)}, α = {rate:g}{end}"
             rows.append(report.Row(LABELS[reading], name, cells, note))
     caption = (
         "What hangs on readings of MbPA's local fit (not in the paper): accuracy in percent, with table 1's last "
         "layer, memory, K and T, and by how many points each other reading is above it or below, on the same splits; "
-        "each reading's α was chosen for it on split 0"
+        f"each reading's α was chosen for it on split 0. {tables.TIMES}"
     )
     return report.Table(caption, tables.COLUMNS, tuple(rows), ("reading", "data"))
 

@@ -93,7 +93,8 @@ def _chosen(record: Record) -> list[str]:
     """On what a row was tested, and its settings."""
     setting, tried = record.metrics["setting"], record.metrics["tuning"]
     tasks, images = record.config["tasks"]["tasks"], report.grouped(record.config["tested_on"])
-    parts = [f"{tasks} tasks, each tested on {images} images"]
+    seconds = report.duration(record.metrics["test_seconds"])
+    parts = [f"{tasks} tasks, each tested on {images} images in {seconds} more"]
     if setting["strength"] is not None:
         parts += setting_in_words({"strength": setting["strength"]}, tried["strengths"])
     if setting["fit"]:

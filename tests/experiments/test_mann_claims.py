@@ -6,7 +6,7 @@ import pytest
 
 from lib import ledger
 from lib.experiments import EXPERIMENTS
-from lib.experiments.claims import FAILS, HOLDS, IN_PART, NOT_YET, SO_FAR, verdicts
+from lib.experiments.claims import FAILS, HOLDS, IN_PART, MEANINGS, NOT_YET, SO_FAR, verdicts
 from lib.experiments.mann_claims import CLAIMS
 from lib.ledger import Record
 
@@ -127,8 +127,11 @@ def test_each_verdict_is_reached_from_records_that_earn_it(book, claim, cases):
         assert tuple((r.experiment, r.variant) for r in records) == claim.runs
         for each in records:
             ledger.save_record(each)
-        row = verdicts((claim,), "the paper").rows[0]
+        table = verdicts((claim,), "the paper")
+        (row,) = table.rows
         assert row.cells[0] == in_short(verdict, claim)
+        explained = [word for word in MEANINGS if f"«{word}»" in table.caption]
+        assert explained == ([row.cells[0]] if row.cells[0] in MEANINGS else [])
         assert any(character.isdigit() for character in row.cells[1])
         assert "short profile" in row.note
 

@@ -158,7 +158,7 @@ def test_profiles_differ_in_size_alone():
 def made_up(variant: str, last: float, seed: int = 0) -> Record:
     tuning = {"strengths": [{"strength": each} for each in (1.0, 10.0)], "fits": []}
     setting = {"strength": 10.0 if variant == "ewc" else None, "fit": None}
-    metrics = {"mean_accuracy": [0.9] * 19 + [last], "setting": setting, "tuning": tuning}
+    metrics = {"mean_accuracy": [0.9] * 19 + [last], "setting": setting, "tuning": tuning, "test_seconds": 65.0}
     return Record(
         experiment="mbpa.figure3", variant=variant, profile="paper", seed=seed,
         config={"training": {"updates": 1}, "tested_on": 100, "tasks": {"tasks": 20}},
@@ -191,6 +191,7 @@ def test_each_claim_can_hold_and_fail(tmp_path, monkeypatch, verdict):
     assert found == [verdict, verdict, ahead_at_100, verdict, random, verdict]
     table = tables.figure3()
     assert table.rows[0].cells[-1] == report.percent([SCORES[verdict]["mlp"] + 0.001 * seed for seed in range(3)])
+    assert "20 tasks, each tested on 100 images in 65 s more" in table.rows[0].note
     report.html_table(table), report.text_table(table)
     assert json.dumps(table.caption)
 
