@@ -1,6 +1,12 @@
 """`python -m lib`: the command line."""
 
-from lib.cli import main
+import sys
 
 if __name__ == "__main__":
-    main()
+    try:
+        from lib.cli import main  # takes seconds, in which Ctrl+C is no error either
+
+        main()
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -24,6 +24,7 @@ from lib.training import distributed
 from lib.training.checkpoint import CheckpointError
 from lib.training.loop import NonFiniteLoss, pick_device
 
+INTERRUPTED = 130  # the exit status that shells give to what Ctrl+C ended
 OUTCOMES = {True: "ok  ", False: "FAIL", None: "----"}
 
 
@@ -265,11 +266,12 @@ def _is_complete(experiment: str, variant: str, profile: str, seed: int) -> bool
 
 
 def main() -> None:
-    """Entry point; an error that a user can mend is one sentence, not a traceback."""
+    """Entry point; an error that a user can mend is one sentence, not a traceback, and so is Ctrl+C (status 130)."""
     commands = {"list": list_experiments, "run": run, "sweep": sweep, "show": show, "verify": verify, "bench": bench}
     try:
         tyro.extras.subcommand_cli_from_dict(commands, prog="python -m lib")
     except (ValueError, DataError, LedgerError, CheckpointError, NonFiniteLoss) as error:
         raise SystemExit(f"error: {error}") from error
     except KeyboardInterrupt:
-        raise SystemExit("stopped; call the same command again to go on from the last checkpoint") from None
+        print("stopped; call the same command again to go on from the last checkpoint", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None

@@ -100,7 +100,10 @@ def refuse_stand_in(name: str, data: dict[str, Any]) -> None:
     """Raises LedgerError if a run on stand-in data would replace a record of the real data."""
     path = results_dir() / f"{name}.json"
     if data["is_standin"] and path.exists() and not read_record(path).data["is_standin"]:
-        raise LedgerError(f"{path} was made with the real data and is not replaced by a run on the stand-in {data}")
+        raise LedgerError(
+            f"{path} was made with the real data and is not replaced by a run on the stand-in {data['name']!r}; "
+            "set BOOK_DATA_DIR to the folder of the real data, or BOOK_RESULTS_DIR to another folder for records"
+        )
 
 
 def read_record(path: Path) -> Record:

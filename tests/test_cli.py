@@ -2,10 +2,12 @@
 
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from types import ModuleType
 
 import pytest
 
@@ -173,12 +175,35 @@ def test_damaged_records_and_checkpoints_are_named(book, call):
     assert str(checkpoint) in message
 
 
-def test_a_stop_by_hand_says_how_to_go_on(book, call, monkeypatch):
+def test_a_stop_by_hand_says_how_to_go_on(book, call, monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(omniglot, "load_characters", interrupted)
-    assert "same command again" in error_of(call, *run_arguments(book))
+    assert error_of(call, *run_arguments(book)) == "130"
+    assert "same command again" in capsys.readouterr().err
+
+
+def test_a_stop_while_the_program_is_still_imported_is_one_word(monkeypatch, capsys):
+    class Interrupted(ModuleType):
+        def __getattr__(self, _):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "lib.cli", Interrupted("lib.cli"))
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("lib", run_name="__main__")
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "stopped\n"
+
+
+def test_an_unknown_name_is_answered_by_those_of_its_method_alone(call):
+    of_mbpa = error_of(call, "show", "mbpa.figure9")
+    assert "known: mbpa.figure2, " in of_mbpa and "mbpa.table2" in of_mbpa and "mann" not in of_mbpa
+    assert error_of(call, "run", "mbpa").split("; ")[1:] == of_mbpa.split("; ")[1:]
+    assert error_of(call, "show", "nonsense") == (
+        "error: there is no experiment 'nonsense'; known are those of mann, flmn, lmn, mbpa; "
+        "`python -m lib list` shows all"
+    )
 
 
 def test_verify_passes_what_was_kept_and_fails_what_was_changed(book, call, capsys):

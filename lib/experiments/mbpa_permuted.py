@@ -29,7 +29,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lib import ledger
+from lib import ledger, report
 from lib.baselines.ewc import Consolidation, fisher
 from lib.config import to_dict
 from lib.data.mnist import load_mnist
@@ -108,6 +108,25 @@ def in_profile(paper: PermutedConfig, profile: str) -> PermutedConfig:
 def make_network(config: PermutedConfig) -> nn.Sequential:
     """784 pixels, one hidden layer of ReLUs, ten digits; weights from PyTorch's global generator."""
     return nn.Sequential(nn.Linear(784, config.hidden), nn.ReLU(), nn.Linear(config.hidden, 10))
+
+
+def memory_in_words() -> str:
+    """Sentences, in Markdown: how many numbers MbPA and EWC keep at the paper profile (section 4.1: «much lower»)."""
+    config = CONFIGS["ewc"]
+    weights = sum(weight.numel() for weight in make_network(config).parameters())
+    a_picture, tasks = 784 + 1, config.tasks.tasks
+    of_sizes = ", ".join(
+        f"{report.grouped(size)} examples {report.grouped(size * a_picture)}" for size in tables.SIZES[:4]
+    )
+    fewer = max(size for size in tables.SIZES if size * a_picture < 2 * weights)
+    coefficients = 3 * weights
+    return (
+        f"Numbers kept for each task: MbPA with {of_sizes}; EWC as the paper describes it, weights and information of "
+        f"the {report.grouped(weights)} weights, {report.grouped(2 * weights)}. So MbPA keeps fewer up to "
+        f"{report.grouped(fewer)} examples a task. But EWC's penalties are parabolas, which add up: the one here keeps "
+        f"{report.grouped(coefficients)} numbers for any number of tasks, fewer than MbPA with {tables.SIZES[0]} "
+        f"examples from task {coefficients // (tables.SIZES[0] * a_picture) + 1} of {tasks} on."
+    )
 
 
 @dataclass(frozen=True)

@@ -229,6 +229,13 @@ def test_what_is_left_of_the_first_task_is_told(tmp_path, monkeypatch):
     assert "likewise, 71.0%" in told and "same examples, 81.0%" in told and "75.0% of the nearest" in told
 
 
+def test_what_is_kept_is_counted():
+    told = mbpa_permuted.memory_in_words()
+    assert "100 examples 78 500, 200 examples 157 000, 500 examples 392 500, 1 000 examples 785 000" in told
+    assert "318 010 weights, 636 020" in told and "fewer up to 500 examples" in told
+    assert "954 030 numbers for any number of tasks" in told and "from task 13 of 20 on" in told
+
+
 def test_settings_are_told_with_the_ends_of_what_was_tried():
     tried = [{"neighbours": k, "steps": t, "rate": 0.1} for k in (1, 5, 10) for t in (1, 5, 20)]
     told = tables.setting_in_words({"neighbours": 5, "steps": 20, "rate": 0.1, "prior": 0.0}, tried)
