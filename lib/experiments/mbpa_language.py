@@ -112,7 +112,7 @@ def config_of(variant: str, profile: str) -> LanguageConfig:
         less = replace(paper, model=replace(paper.model, **smaller), training=training)
         if less.dynamic:
             return replace(less, dynamic=replace(less.dynamic, tuning_words=20_000, test_words=20_000))
-        every = {"tuning_every": 60, "test_every": 10} if corpus == "ptb" else {"tuning_every": 600, "test_every": 30}
+        every = {"tuning_every": 200, "test_every": 10} if corpus == "ptb" else {"tuning_every": 600, "test_every": 30}
         return replace(less, sweep=replace(less.sweep, likely=768, **every))
     few = {"log_every": 5, "validate_every": 10, "validation_batches": 1, "checkpoint_every": 5}
     if paper.dynamic:
