@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from lib.bench_lmn import bench_lmn
 from lib.bench_mann import PAPER as BENCHED
 from lib.bench_mann import bench_method
 from lib.bench_mbpa import bench_mbpa, goals
-from lib.data.store import DataError
+from lib.data.store import DataError, StandInWarning
 from lib.experiments import EXPERIMENTS, PROFILES, RunOptions, find_experiment
 from lib.ledger import LedgerError
 from lib.ray_sweep import sweep_on_ray
@@ -265,9 +266,25 @@ def _is_complete(experiment: str, variant: str, profile: str, seed: int) -> bool
     return record is not None and record.complete
 
 
+def _tell_of_stand_ins_once() -> None:
+    """From here on, one line for each stand-in. Python itself would repeat it with each variant: what it has shown is
+    forgotten when a library changes the filters of warnings."""
+    show, told = warnings.showwarning, set()
+
+    def show_once(message, category, *where):
+        if not issubclass(category, StandInWarning):
+            show(message, category, *where)
+        elif str(message) not in told:
+            told.add(str(message))
+            print(f"note: {message}", file=sys.stderr)
+
+    warnings.showwarning = show_once
+
+
 def main() -> None:
     """Entry point; an error that a user can mend is one sentence, not a traceback, and so is Ctrl+C (status 130)."""
     commands = {"list": list_experiments, "run": run, "sweep": sweep, "show": show, "verify": verify, "bench": bench}
+    _tell_of_stand_ins_once()
     try:
         tyro.extras.subcommand_cli_from_dict(commands, prog="python -m lib")
     except (ValueError, DataError, LedgerError, CheckpointError, NonFiniteLoss) as error:

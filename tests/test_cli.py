@@ -1,17 +1,20 @@
 """The command line: what it prints, what it starts, and that an error a user can mend is one sentence."""
 
+import itertools
 import json
 import os
 import runpy
 import shutil
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from types import ModuleType
 
 import pytest
 
 from lib import cli, ledger
+from lib.data import CacheWarning, StandInWarning
 from lib.experiments import EXPERIMENTS, RunOptions, mann, omniglot
 from tests.experiments.made_up import made_up_characters
 from tests.test_ledger import RECORD
@@ -105,6 +108,26 @@ def test_a_record_of_other_data_is_not_replaced_in_silence(book, call):
 def test_run_without_a_variant_runs_all_of_them(book, call):
     call(*run_arguments(book))
     assert [r.variant for r in ledger.load_records("mann.table1")] == ["feedforward", "lstm", "mann"]
+
+
+def test_a_stand_in_is_told_of_once_and_other_warnings_as_ever(book, monkeypatch, capsys):
+    def announced():
+        warnings.warn("Glyphs stand in for Omniglot.", StandInWarning, stacklevel=2)
+        warnings.warn(f"Another stands in for run {next(runs)}.", StandInWarning, stacklevel=2)
+        warnings.warn("A cached file was damaged.", CacheWarning, stacklevel=2)
+        return made_up_characters()
+
+    runs = itertools.count()
+    warnings.simplefilter("always")  # as after any change of the filters
+    monkeypatch.setattr(warnings, "showwarning", lambda message, *_: print("as ever:", message, file=sys.stderr))
+    monkeypatch.setattr(omniglot, "load_characters", announced)
+    monkeypatch.setattr(sys, "argv", ["lib", *run_arguments(book)])
+    cli.main()
+    shown = capsys.readouterr().err.splitlines()
+    assert shown.count("note: Glyphs stand in for Omniglot.") == 1
+    assert [line for line in shown if "Another" in line] == [f"note: Another stands in for run {i}." for i in range(3)]
+    assert shown.count("as ever: A cached file was damaged.") == 3
+    assert not [line for line in shown if "as ever" in line and "stand" in line]
 
 
 def test_seeds_trained_together_are_recorded_one_by_one(book, call):
