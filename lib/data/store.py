@@ -32,12 +32,7 @@ class DataMissing(DataError):
 
 
 class StandInWarning(UserWarning):
-    """A stand-in takes the place of the paper's data. Shown once a process for each data set, unless filtered else."""
-
-
-# Last, so that a filter of the user's own wins. What Python does without it, once a place in the code, is forgotten
-# whenever any library changes the filters, and would tell of the same data set at each run of an experiment.
-warnings.filterwarnings("once", category=StandInWarning, append=True)
+    """A stand-in takes the place of the paper's data."""
 
 
 class CacheWarning(UserWarning):

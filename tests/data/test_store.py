@@ -156,27 +156,6 @@ def test_a_damaged_cache_in_a_folder_that_cannot_be_written(cache: Path, monkeyp
         load_array("a")
 
 
-ANNOUNCES = """
-import warnings
-from lib.data.sequences import load_sequences
-from lib.data.store import CacheWarning
-for name in ("geolife", "geolife", "brightkite", "geolife"):
-    load_sequences(name)
-    with warnings.catch_warnings():  # as many libraries do; Python then forgets what it has shown
-        warnings.simplefilter("ignore", CacheWarning)
-"""
-
-
-@pytest.mark.parametrize(("options", "times"), [([], 1), (["-W", "ignore"], 0), (["-W", "always"], 3)])
-def test_a_stand_in_is_announced_once_a_process_unless_the_user_filters(options: list[str], times: int):
-    environment = os.environ | {"PYTHONPATH": str(Path(store.__file__).parents[2])}
-    program = [sys.executable, *options, "-c", ANNOUNCES]
-    done = subprocess.run(program, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("Made-up check-ins stand in for geolife") == times
-    assert done.stderr.count("Made-up check-ins stand in for brightkite") == min(times, 1)
-
-
 def _build_and_load(barrier, results, seed: int) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
