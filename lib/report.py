@@ -14,6 +14,7 @@ NOT_RUN = "not run"
 LONGEST_NUMBER = 13  # characters, such as those of «0.950 ± 0.013»
 MODEL_NAMES = {"mbpa": "MbPA"}  # where a record's word for a model is not the book's
 WIDE = 8  # columns, from which on a table does not fit beside the contents of a page
+LONGEST_NOTE = 25  # characters, such as those of «quoted, not measured here»
 
 
 @dataclass(frozen=True)
@@ -305,20 +306,34 @@ def _filled(row: Row, table: Table) -> tuple[str, ...]:
 
 
 def html_table(table: Table) -> str:
-    """A table for a page: a caption, header cells with their scope, notes in the last column where there are any."""
-    notes = any(row.note for row in table.rows)
-    names = (*table.names, *table.columns, *(["from"] if notes else []))
+    """A table for a page: a caption, header cells with their scope, and notes where there are any.
+
+    Notes are the last column or, where one of them is longer than `LONGEST_NOTE`, each a line below its row.
+    """
+    longest = max((len(row.note) for row in table.rows), default=0)
+    column = 0 < longest <= LONGEST_NOTE
+    names = (*table.names, *table.columns, *(["from"] if column else []))
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
     lines = []
     for row in table.rows:
         cells = f"<td>{escape(row.source)}</td>" + "".join(_cell(text) for text in _filled(row, table))
-        note = f'<td class="note">{escape(row.note)}</td>' if notes else ""
+        beside = f'<td class="note">{_unbroken(row.note)}</td>' if column else ""
         kind = "paper" if row.source == "paper" else "ours"
-        lines.append(f'<tr class="{kind}"><th scope="row">{escape(row.label)}</th>{cells}{note}</tr>')
+        lines.append(f'<tr class="{kind}"><th scope="row">{escape(row.label)}</th>{cells}{beside}</tr>')
+        if row.note and not column:
+            lines.append(_line_below(row, kind, len(names)))
     wide = " wide" if len(names) >= WIDE else ""
     return (
         f'<table class="ledger{wide}"><caption><span>{escape(_caption(table))}</span></caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    )
+
+
+def _line_below(row: Row, kind: str, width: int) -> str:
+    # The row's name is not drawn: it is for those who hear the note without seeing what it stands below.
+    name = f'<span class="visually-hidden">{escape(row.label)}: </span>'
+    return (
+        f'<tr class="{kind} below"><td class="note" colspan="{width}"><div>{name}{_unbroken(row.note)}</div></td></tr>'
     )
 
 
@@ -332,5 +347,9 @@ def _caption(table: Table) -> str:
 
 def _cell(text: str) -> str:
     kind = "number" if len(text) <= LONGEST_NUMBER else "words"
-    unbroken = re.sub(r"(?<=\d) (?=\d{3}\b)", "\u00a0", text).replace("± ", "±\u00a0")
-    return f'<td class="{kind}">{escape(unbroken)}</td>'
+    return f'<td class="{kind}">{_unbroken(text)}</td>'
+
+
+def _unbroken(text: str) -> str:
+    """Escaped, and no line ends between thousands or after ±."""
+    return escape(re.sub(r"(?<=\d) (?=\d{3}\b)", "\u00a0", text).replace("± ", "±\u00a0"))

@@ -1,6 +1,8 @@
 """Tables and sentences on the ledger's records."""
 
+import re
 from dataclasses import replace
+from html import unescape
 
 import pytest
 
@@ -143,6 +145,30 @@ def test_the_first_two_columns_have_names_and_notes_a_column_only_where_there_ar
     without = report.html_table(replace(TABLE, rows=TABLE.rows[:1]))
     assert without.count("<th scope") == 2 + len(TABLE.columns) + 1
     assert "note" not in without
+
+
+def test_a_long_note_is_a_line_below_its_row_and_names_it_to_those_who_hear_it():
+    longest = "n" * report.LONGEST_NOTE
+    assert f'<td class="note">{longest}</td></tr>' in report.html_table(replace(TABLE, rows=(noted("LSTM", longest),)))
+    long = longest + " & 10 000 updates"
+    html = report.html_table(replace(TABLE, rows=(noted("LSTM", "not run"), TABLE.rows[0], noted("<b>", long))))
+    header, lstm, of_lstm, paper, ours, of_ours = re.findall("<tr.*?</tr>", html)
+    assert "from" not in header, "one long note, and no note of the table is in a column"
+    for line in (lstm, paper, ours):
+        assert line.count("<td") == 1 + len(TABLE.columns)
+    assert 'class="note" colspan="4"' in of_lstm
+    assert words(of_lstm) == "LSTM: not run"
+    assert words(of_ours) == f"<b>: {longest} & 10\u00a0000 updates"
+    assert "visually-hidden" in of_ours
+    assert 'class="ours below"' in of_ours, "coloured as its row"
+
+
+def noted(label: str, note: str) -> report.Row:
+    return report.Row(label, "ours", ("1.0", "2.0"), note)
+
+
+def words(html: str) -> str:
+    return unescape(re.sub("<.*?>", "", html))
 
 
 def test_an_interval_is_explained_where_there_is_one_and_nowhere_else():

@@ -21,6 +21,11 @@ for (const name of pages().filter((name) => name !== REDIRECT)) {
       assert.deepEqual(await violations(page), []);
       const overflow = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
       assert.ok(overflow <= 0, `the page is ${overflow} pixels wider than the window`);
+      const unseen = await page.locator("table.ledger tr.below div:visible").evaluateAll((all) => all.filter((each) => {
+        const frame = each.closest(".text_html").getBoundingClientRect(), note = each.getBoundingClientRect();
+        return note.left < frame.left || note.right > frame.right + 1;
+      }).map((each) => each.textContent.slice(0, 60)));
+      assert.deepEqual(unseen, [], "notes below a row that one has to scroll for");
       const cut = await page.locator("div.math").evaluateAll((all) => all.filter((each) => {
         const drawn = each.querySelector("svg").getBoundingClientRect().left;
         return drawn < each.getBoundingClientRect().left - 1;
