@@ -25,6 +25,25 @@ def test_python_pins_are_exact(name):
     assert pins and all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)
 
 
+def test_the_readme_tells_what_the_chapters_took():
+    measured = json.loads((ROOT / "data" / "timings.json").read_text()).values()
+    seconds = round(sum(chapter["smoke"]["cpu"]["seconds"] for chapter in measured))
+    told = re.search(r"executing all chapters for `make\s+book` ([\d:]+) minutes", (ROOT / "README.md").read_text())
+    assert told and told[1] == f"{seconds // 60}:{seconds % 60:02}"
+
+
+def test_the_readme_names_every_file_of_a_method_that_has_several():
+    files = {path.name for path in (ROOT / "lib" / "methods").glob("mbpa*.py")}
+    assert files and files <= set(re.findall(r"\bmbpa\w*\.py", (ROOT / "README.md").read_text()))
+
+
+def test_records_that_only_show_that_all_works_are_not_committed():
+    assert [name for name in tracked() if re.fullmatch(r"data/results/.*-smoke-\d+\.json", name)] == []
+    probe = ["git", "-C", ROOT, "check-ignore", "--quiet", "--no-index"]
+    assert subprocess.run([*probe, "data/results/mann.table1/mann-smoke-0.json"]).returncode == 0
+    assert subprocess.run([*probe, "data/results/mann.table1/mann-short-0.json"]).returncode == 1
+
+
 def test_javascript_pins_are_exact_and_name_no_registry():
     package = json.loads((ROOT / "package.json").read_text())
     pins = {**package["dependencies"], **package["devDependencies"]}
