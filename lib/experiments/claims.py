@@ -65,7 +65,10 @@ def verdicts(claims: tuple[Claim, ...], paper: str) -> report.Table:
             elif not all(r.profile == "paper" and r.complete for records in found for r in records):
                 fails, holds = (FAILS if claim.settled else NOT_YET), (SO_FAR if claim.compares else HOLDS)
                 verdict = {FAILS: fails, HOLDS: holds}.get(verdict, verdict)
-            of = [f"{records[0].variant}: {report.note_on(records)}" for records in found]
+            alike: dict[str, list[str]] = {}
+            for records in found:
+                alike.setdefault(report.note_on(records), []).append(records[0].variant)
+            of = (f"{', '.join(dict.fromkeys(variants))}: {behind}" for behind, variants in alike.items())
             note = f"{found[0][0].profile} profile; " + "; ".join(of)
         rows.append(report.Row(f"{claim.figure}: {claim.text}", claim.criterion, (verdict, evidence), note))
     caption = f"Claims of {paper} and what our records say"

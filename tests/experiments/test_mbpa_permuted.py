@@ -189,6 +189,8 @@ def test_each_claim_can_hold_and_fail(tmp_path, monkeypatch, verdict):
     random = claims.HOLDS if verdict == claims.HOLDS else claims.FAILS  # which cannot hold in part
     ahead_at_100 = {claims.HOLDS: claims.FAILS, claims.IN_PART: claims.HOLDS, claims.FAILS: claims.HOLDS}[verdict]
     assert found == [verdict, verdict, ahead_at_100, verdict, random, verdict]
+    note = tables.figure3_claims().rows[2].note  # what is said of both is said once
+    assert note == "paper profile; mbpa-100, ewc: n = 3, 1 updates, 1 s on made up"
     table = tables.figure3()
     assert table.rows[0].cells[-1] == report.percent([SCORES[verdict]["mlp"] + 0.001 * seed for seed in range(3)])
     assert "20 tasks, each tested on 100 images in 65 s more" in table.rows[0].note
