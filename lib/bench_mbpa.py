@@ -214,9 +214,8 @@ def compare_search(case: SearchCase, repetitions: int, device: torch.device, fou
     title = title_of(SEARCH, case.title)
     if device.type == "cpu" and importlib.util.find_spec("faiss"):
         import faiss
-        import threadpoolctl
 
-        threadpoolctl.threadpool_limits(torch.get_num_threads())  # of faiss, and of NumPy, which our search asks, too
+        faiss.omp_set_num_threads(torch.get_num_threads())
         theirs, lists = faiss.IndexFlatL2(case.width), FaissIndex()
         theirs.add(keys.numpy())
         near = lists.candidates(queries, keys, case.k)

@@ -18,7 +18,6 @@ from torch import Tensor
 DISTANCES_AT_ONCE = 2**24  # 64 MB
 IN_CACHE = 2**18  # distances, or numbers of keys, that a CPU's cache holds: 1 MB
 STACK = 256  # keys of a product with one query
-FEW = 2**22  # numbers of keys that a processor's largest cache holds: 16 MB
 TOGETHER = 64  # queries that at least meet the keys together, where there are so many
 
 
@@ -103,11 +102,7 @@ class ExactIndex:
 
 
 def _of_one(query: Tensor, keys: Tensor, squares: Tensor) -> Tensor:
-    """The same on a CPU. PyTorch's product of a matrix with one vector (MKL's) may be three times slower than NumPy's
-    while the keys are in a cache, and than many products of a few keys where there are more."""
-    if keys.numel() <= FEW and keys.dtype in (torch.float32, torch.float64):
-        products = torch.from_numpy(keys.numpy() @ query[0].numpy())
-        return torch.add(squares, products, alpha=-2).unsqueeze(0)
+    """The same by many products of a few keys: that of all keys with one vector may be three times slower on a CPU."""
     stacks, closeness = len(keys) // STACK, torch.empty_like(squares)
     whole = stacks * STACK
     many, norms = keys[:whole].unflatten(0, (stacks, STACK)), squares[:whole].view(stacks, STACK, 1)

@@ -120,10 +120,8 @@ def test_the_nearest_earlier_steps_are_those_of_looking_at_all(seed, k, size, at
             np.testing.assert_allclose(found.weights[i][there], weights, rtol=1e-9)
 
 
-@pytest.mark.parametrize("few", [0, episodic.FEW])
 @pytest.mark.parametrize("held", [255, 256, 700, 1024])
-def test_one_query_meets_all_keys_or_stacks_of_them_and_the_rest(monkeypatch, held, few):
-    monkeypatch.setattr(episodic, "FEW", few)
+def test_one_query_meets_stacks_of_keys_and_the_rest(held):
     keys, query = torch.from_numpy(normal(3, held, 5)), torch.from_numpy(normal(4, 1, 5))
     found = nearest(query, keys, held)
     assert found.positions[0].tolist() == reference.nearest(query[0].numpy(), keys.numpy(), held)
