@@ -109,7 +109,10 @@ export function mount(el, content, { onChange = () => {}, ...view } = {}) {
   node("fieldset", {}, node("label", {}, whole, span("Also show every query, each with a fit of its own: MbPA (thin line, small circles) and attention (thin line, small diamonds)"))),
   story, numbers.place, region);
 
-  const path = (kind, points) => shape("path", { class: `lf-line lf-line-${kind}`, d: points.some(([, y]) => isNear(y)) ? `M${points.filter(([, y]) => isNear(y)).map(([x, y]) => `${px(x).toFixed(1)} ${py(y).toFixed(1)}`).join("L")}` : "" });
+  const path = (kind, points) => {
+    const near = points.filter(([, y]) => isNear(y)).map(([x, y]) => `${px(x).toFixed(1)} ${py(y).toFixed(1)}`);
+    return shape("path", { class: `lf-line lf-line-${kind}`, d: near.length ? `M${near.join("L")}` : "" });
+  };
   const mark = (kind, x, value, { name = "lf-mark", scale = 1 } = {}) =>
     shape("path", { class: `${name} lf-mark-${kind}`, d: SHAPES[kind], transform: `translate(${px(x).toFixed(2)} ${py(value).toFixed(2)}) scale(${scale})` });
   /** A way's answers at every query: a thin line with its small marks. */
