@@ -18,6 +18,7 @@ from torch import Tensor
 DISTANCES_AT_ONCE = 2**24  # 64 MB
 IN_CACHE = 2**18  # distances, or numbers of keys, that a CPU's cache holds: 1 MB
 STACK = 256  # keys of a product with one query
+CANCELS = 0.1  # of ‖h‖² + ‖q‖²: a distance below it has too few digits if it is computed from these and h·q
 TOGETHER = 64  # queries that at least meet the keys together, where there are so many
 
 
@@ -175,10 +176,15 @@ def nearest_earlier(
     first, last = max(0, int(at[0]) - size), int(at[-1]) + 1
     past, queries, seen = hidden[first:last], hidden[at], torch.arange(first, last, device=hidden.device)
     hidden_from_it = (seen >= at.unsqueeze(1)) | (seen < at.unsqueeze(1) - size)
-    products = queries @ past.T
-    closeness = torch.add(past.square().sum(1), products, alpha=-2).masked_fill_(hidden_from_it, torch.inf)
+    products, squares = queries @ past.T, past.square().sum(1)
+    closeness = torch.add(squares, products, alpha=-2).masked_fill_(hidden_from_it, torch.inf)
     positions = closeness.topk(min(k, len(past)), largest=False).indices
-    distances = distances_to(queries, past, positions).masked_fill_(hidden_from_it.gather(1, positions), torch.inf)
+    both = squares[positions] + queries.square().sum(1, keepdim=True)
+    distances = both - 2 * products.gather(1, positions)
+    for some in (distances < CANCELS * both).nonzero().split(max(1, DISTANCES_AT_ONCE // past.shape[1])):
+        i, nth = some.unbind(1)
+        distances[i, nth] = (past[positions[i, nth]] - queries[i]).square_().sum(1)
+    distances.masked_fill_(hidden_from_it.gather(1, positions), torch.inf)
     weights = kernel_weights(distances, epsilon).nan_to_num_(0.0)  # with no past at all, 0 / 0
     return EarlierSteps(first + positions, weights, products.gather(1, positions))
 

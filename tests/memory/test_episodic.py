@@ -141,6 +141,17 @@ def test_keys_and_queries_may_have_gradients_and_few_digits(kind, asked):
         )
 
 
+@pytest.mark.parametrize("spread", [1e-3, 0.03, 1.0])
+@pytest.mark.parametrize("at_once", [episodic.DISTANCES_AT_ONCE, 1])
+def test_weights_keep_their_digits_where_steps_are_much_nearer_than_their_size(monkeypatch, spread, at_once):
+    monkeypatch.setattr(episodic, "DISTANCES_AT_ONCE", at_once)
+    hidden = torch.from_numpy(normal(5, 1, 40) + spread * normal(6, 60, 40)).float()
+    found = nearest_earlier(hidden, torch.arange(40, 60), 30, 8, 1e-3)
+    differences = hidden.double()[found.positions] - hidden.double()[40:].unsqueeze(1)
+    expected = kernel_weights(differences.square().sum(2), 1e-3)
+    np.testing.assert_allclose(found.weights, expected, rtol=2e-5)
+
+
 def test_no_query_has_no_neighbours():
     memory = EpisodicMemory(5, 2, like=torch.zeros(()))
     memory.append(torch.eye(2), torch.arange(2))
