@@ -113,23 +113,20 @@ def _saturates(records: list[Record], upto: float) -> tuple[str, str]:
 
 def _new_ones_more(records: list[Record]) -> tuple[str, str]:
     """By how much accuracy varies over the sizes of the memory, of new and of old classes."""
-    ranges = {group: [_range(record, group) for record in records] for group in GROUPS}
+    ranges = {group: [_range(record, "mbpa", group, 1.0) for record in records] for group in GROUPS}
     words = ", ".join(f"{group} {sum(of) / len(of):.1f}" for group, of in ranges.items())
     more = ahead([a - b for a, b in zip(ranges["new"], ranges["old"], strict=True)])
     return share([more]), f"range over the sizes after one pass, in points: {words}"
 
 
-def _range(record: Record, group: str) -> float:
-    scores = _by_value([record], "mbpa", group, 1.0)
+def _range(record: Record, model: str, group: str, epoch: float) -> float:
+    """How far the accuracies for the values of what was changed are apart, in points."""
+    scores = _by_value([record], model, group, epoch)
     return max(scores) - min(scores)
 
 
 def _insensitive(records: list[Record]) -> tuple[str, str]:
-    ranges = {model: [] for model in ("mbpa", "parametric")}
-    for record in records:
-        for model, of in ranges.items():
-            scores = _by_value([record], model, "new", 0.1)
-            of.append(max(scores) - min(scores))
+    ranges = {model: [_range(record, model, "new", 0.1) for record in records] for model in ("mbpa", "parametric")}
     room = [parametric / 2 - mbpa for mbpa, parametric in zip(*ranges.values(), strict=True)]
     mbpa, parametric = (sum(of) / len(of) for of in ranges.values())
     words = f"range over the rates at 0.1: MbPA {mbpa:.1f} points, parametric {parametric:.1f}, means over the splits"
