@@ -11,8 +11,8 @@ All ways give the same. `adapted_by_loop` is the plain one: a copy of g_θ for e
 `adapted_by_vmap` does all queries at once, for any output network and optimizer. `adapted_by_batch` does so for one
 linear layer, whose gradient is written by hand. `adapted_by_dual` is exact for gradient descent on a softmax layer: its
 weights stay θ - Σ_k c_k (h_k, 1)ᵀ, so that only the products of the neighbours with each other and with the query are
-needed, and no copy of θ at all. `adapted_by_first_dual` does so for the first layer of any network, whose inputs are
-the keys and do not change either; later layers are fitted as by vmap. `fitter` picks.
+needed, and no copy of θ at all. `adapted_by_first_dual` does so for the first of two layers, whose inputs are the keys
+and do not change either; the second is fitted as by batch. `fitter` picks.
 """
 
 import copy
@@ -223,28 +223,40 @@ def adapted_by_batch(
 
 def _fitted_layers(output: nn.Linear, queries: Tensor, context: Context, config: MbPAConfig) -> Adapted:
     (keys, values, weights), optimizer = context, mover(config)
-    theta = [output.weight] if output.bias is None else [output.weight, output.bias.unsqueeze(0)]
+    theta = _weights_of(output)
     own = [weight.expand(len(queries), -1, -1).clone() for weight in theta]
     kept = [optimizer.start(weight) for weight in own]
 
-    def outputs(inputs: Tensor) -> Tensor:
-        return torch.baddbmm(own[1], inputs, own[0].mT) if len(own) > 1 else torch.bmm(inputs, own[0].mT)
-
     for step in range(1, config.steps + 1):
-        if values.is_floating_point():
-            error = outputs(keys) - values
-        else:
-            error = torch.softmax(outputs(keys), dim=2)
-            error.scatter_add_(2, values.unsqueeze(2), error.new_full((1, 1, 1), -1.0).expand(*values.shape, 1))
-        error *= weights.unsqueeze(2)
+        error = _error(_layer(own, keys), values, weights)
         gradients = (torch.bmm(error.mT, keys), error.sum(1, keepdim=True))
         for weight, gradient, held, start in zip(own, gradients, kept, theta, strict=False):  # biases, if there are any
             if config.prior:
                 weight.lerp_(start, config.prior)  # the gradient is that of before, as the prior's part is
             _move_in_place(weight, gradient, held, step, config)
-    fitted = outputs(queries.unsqueeze(1)).squeeze(1)
+    fitted = _layer(own, queries.unsqueeze(1)).squeeze(1)
     changes = [weight.sub_(start).flatten(1) for weight, start in zip(own, theta, strict=True)]
     return Adapted(fitted, torch.stack([torch.linalg.vector_norm(each, dim=1) for each in changes]).norm(dim=0))
+
+
+def _weights_of(layer: nn.Linear) -> list[Tensor]:
+    """Its weight, and its biases as a row if it has any."""
+    return [layer.weight] if layer.bias is None else [layer.weight, layer.bias.unsqueeze(0)]
+
+
+def _layer(own: list[Tensor], inputs: Tensor) -> Tensor:
+    """What each query's own layer makes of each of its inputs."""
+    return torch.baddbmm(own[1], inputs, own[0].mT) if len(own) > 1 else torch.bmm(inputs, own[0].mT)
+
+
+def _error(outputs: Tensor, values: Tensor, weights: Tensor) -> Tensor:
+    """d_k: the gradient of the loss by what a network says of each neighbour. Overwrites outputs."""
+    if values.is_floating_point():
+        error = outputs.sub_(values)
+    else:
+        error = torch.softmax(outputs, dim=2)
+        error.scatter_add_(2, values.unsqueeze(2), error.new_full((1, 1, 1), -1.0).expand(*values.shape, 1))
+    return error.mul_(weights.unsqueeze(2))
 
 
 def _move_in_place(weight: Tensor, gradient: Tensor, kept: tuple[Tensor, ...], step: int, config: MbPAConfig) -> None:
@@ -309,45 +321,56 @@ def adapted_by_dual(
 def adapted_by_first_dual(
     output: nn.Sequential, queries: Float[Tensor, "queries width"], context: Context, config: MbPAConfig
 ) -> Adapted:
-    """Gradient descent on a network that begins with an `nn.Linear`, without a copy of that layer.
+    """Gradient descent on two layers with ReLUs between them, without a copy of the first: where keys are long, as
+    images are, it has most of the weights.
 
-    As in `adapted_by_dual`, with what the first layer gives for a key in the place of the logits. Where keys are long,
-    as images are, this layer has most of the weights. Raises ValueError for another optimizer or network.
+    The first layer is as in `adapted_by_dual`: for neighbour k it gives a_k = W_θ h_k + b_θ - Σ_j g_kj c_j. The second,
+    V and its biases, is fitted as in `adapted_by_batch`, with relu(a_k) in the place of the keys. A step takes
+    c_k ← (1 - β) c_k + α (Vᵀ d_k where a_k > 0, else 0). Raises ValueError for another optimizer or network.
     """
-    if config.optimizer != "sgd" or not isinstance(output, nn.Sequential) or not isinstance(output[0], nn.Linear):
-        raise ValueError("this form is of gradient descent (sgd) on an nn.Sequential that begins with an nn.Linear")
+    if config.optimizer != "sgd" or not _has_two_layers(output):
+        raise ValueError("this form is of gradient descent (sgd) on an nn.Sequential of nn.Linear, nn.ReLU, nn.Linear")
     if not len(queries):
         return untouched(output, queries)
-    first, rest = output[0], output[1:]
+    of_keys = context.values.shape[1] * output[0].out_features
+    some = _at_once(queries, WEIGHTS_AT_ONCE_BY_BATCH, of_keys + output[2].weight.numel())
+    return in_parts(lambda q, *own: _fitted_two_layers(output, q, Context(*own), config), some, queries, *context)
+
+
+def _has_two_layers(output: nn.Module) -> bool:
+    return isinstance(output, nn.Sequential) and [type(each) for each in output] == [nn.Linear, nn.ReLU, nn.Linear]
+
+
+def _fitted_two_layers(output: nn.Sequential, queries: Tensor, context: Context, config: MbPAConfig) -> Adapted:
+    first, _, second = output
+    keys, values, weights = context
     one = 0.0 if first.bias is None else 1.0
-    theta = {name: weight.detach() for name, weight in rest.named_parameters()}
-
-    def loss(given: Tensor, own: Weights, values: Tensor, weights: Tensor) -> Tensor:
-        return fit_loss(functional_call(rest, own, (given,)), values, weights)
-
-    def fit(q: Tensor, keys: Tensor, values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        gram, start, own = keys @ keys.T + one, first(keys), theta
-        c = torch.zeros_like(start)
-        for _ in range(config.steps):
-            of_given, gradient = grad(loss, argnums=(0, 1))(start - gram @ c, own, values, weights)
-            c = (1 - config.prior) * c + config.rate * of_given
-            own = {
-                name: weight - config.rate * gradient[name] - config.prior * (weight - theta[name])
-                for name, weight in own.items()
-            }
-        square = ((gram @ c) * c).sum() + sum((own[name] - theta[name]).square().sum() for name in theta)
-        given = first(q) - (keys @ q + one) @ c
-        return functional_call(rest, own, (given.unsqueeze(0),)).squeeze(0), square.clamp(min=0).sqrt()
-
-    copied = sum(weight.numel() for weight in theta.values())
-    per_query = copied + context.values.shape[1] * first.out_features
-    return Adapted(*vmap(fit, chunk_size=_at_once(queries, WEIGHTS_AT_ONCE, per_query))(queries, *context))
+    gram, to_query = torch.bmm(keys, keys.mT).add_(one), torch.bmm(keys, queries.unsqueeze(2)).add_(one)
+    by_theta, theta = first(keys), _weights_of(second)
+    own, c = [weight.expand(len(queries), -1, -1).clone() for weight in theta], torch.zeros_like(by_theta)
+    back = torch.empty_like(c)
+    for _ in range(config.steps):
+        hidden = torch.baddbmm(by_theta, gram, c, alpha=-1).relu_()
+        error = _error(_layer(own, hidden), values, weights)
+        torch.bmm(error, own[0], out=back)
+        c.mul_(1 - config.prior).add_(back.mul_(hidden > 0), alpha=config.rate)
+        for weight, gradient, start in zip(
+            own, (torch.bmm(error.mT, hidden), error.sum(1, keepdim=True)), theta, strict=False
+        ):
+            weight.lerp_(start, config.prior).sub_(gradient, alpha=config.rate)
+    hidden = (first(queries).unsqueeze(1) - torch.bmm(to_query.mT, c)).relu_()
+    fitted = _layer(own, hidden).squeeze(1)
+    squares = [
+        torch.bmm(gram, c).mul_(c),
+        *((weight - start).square_() for weight, start in zip(own, theta, strict=True)),
+    ]
+    return Adapted(fitted, sum(each.sum((1, 2)) for each in squares).clamp(min=0).sqrt())
 
 
 def fitter(output: nn.Module, config: MbPAConfig, classes: bool) -> Callable[..., Adapted]:
     """The fastest of the ways that fit such an output network."""
     if config.optimizer == "sgd" and isinstance(output, nn.Linear) and classes:
         return adapted_by_dual
-    if config.optimizer == "sgd" and isinstance(output, nn.Sequential) and isinstance(output[0], nn.Linear):
+    if config.optimizer == "sgd" and _has_two_layers(output):
         return adapted_by_first_dual
     return adapted_by_batch if isinstance(output, nn.Linear) else adapted_by_vmap

@@ -124,7 +124,8 @@ def test_the_dual_of_some_queries_at_a_time_is_that_of_all(monkeypatch, at_once)
 @pytest.mark.parametrize("path", [*PATHS.values(), adapted_by_first_dual])
 def test_no_query_has_no_answer(path):
     output, (queries, context) = make_output(1), make_context(1)
-    output = nn.Sequential(output, nn.Tanh()) if path is adapted_by_first_dual else output
+    if path is adapted_by_first_dual:
+        output = nn.Sequential(nn.Linear(WIDTH, 6), nn.ReLU(), nn.Linear(6, CLASSES)).double()
     found = path(output, queries[:0], Context(*(each[:0] for each in context)), MbPAConfig(steps=2))
     assert found.outputs.shape == (0, CLASSES) and found.moved.shape == (0,)
 
@@ -156,18 +157,23 @@ def test_vmap_fits_any_network(monkeypatch):
         monkeypatch.undo()
 
 
+@pytest.mark.parametrize("biases", [(True, True), (True, False), (False, True)])
 @pytest.mark.parametrize("classes", [True, False])
-@random_cases(40)
+@pytest.mark.parametrize("at_once", [1, mbpa_fit.WEIGHTS_AT_ONCE_BY_BATCH])
+@random_cases(25)
 @given(seed=seeds, steps=st.integers(0, 4), rate=st.floats(0.01, 1.0), prior=st.sampled_from([0.0, 0.3]))
-def test_the_dual_of_a_first_layer_is_the_loop(classes, seed, steps, rate, prior):
+def test_the_dual_of_a_first_layer_is_the_loop(at_once, classes, biases, seed, steps, rate, prior):
     torch.manual_seed(seed % 2**31)
-    bias = bool(seed % 2)
-    deep = nn.Sequential(nn.Linear(WIDTH, 6, bias=bias), nn.Tanh(), nn.Linear(6, CLASSES)).double()
+    first, second = nn.Linear(WIDTH, 6, bias=biases[0]), nn.Linear(6, CLASSES, bias=biases[1])
+    deep = nn.Sequential(first, nn.ReLU(), second).double()
     queries, context = make_context(seed, classes)
     config = MbPAConfig(steps=steps, rate=rate, prior=prior)
-    one, other = (path(deep, queries, context, config) for path in (adapted_by_loop, adapted_by_first_dual))
-    torch.testing.assert_close(one.outputs, other.outputs)
-    torch.testing.assert_close(one.moved, other.moved, atol=1e-7, rtol=1e-6)
+    expected = adapted_by_loop(deep, queries, context, config)
+    with pytest.MonkeyPatch.context() as smaller:
+        smaller.setattr(mbpa_fit, "WEIGHTS_AT_ONCE_BY_BATCH", at_once)
+        found = adapted_by_first_dual(deep, queries, context, config)
+    torch.testing.assert_close(found.outputs, expected.outputs)
+    torch.testing.assert_close(found.moved, expected.moved, atol=1e-7, rtol=1e-6)
 
 
 def test_the_fastest_way_that_fits_is_taken():
@@ -177,7 +183,9 @@ def test_the_fastest_way_that_fits_is_taken():
     assert mbpa.fitter(linear, MbPAConfig(optimizer="adam"), True) is adapted_by_batch
     assert mbpa.fitter(deep, MbPAConfig(optimizer="adam"), True) is adapted_by_vmap
     assert mbpa.fitter(deep, MbPAConfig(), True) is adapted_by_first_dual
-    assert mbpa.fitter(nn.Sequential(nn.ReLU(), linear), MbPAConfig(), True) is adapted_by_vmap
+    assert (
+        mbpa.fitter(nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.Linear(2, 2)), MbPAConfig(), True) is adapted_by_vmap
+    )
 
 
 @pytest.mark.parametrize("path", PATHS.values())
@@ -374,5 +382,5 @@ def test_what_makes_no_sense_is_refused():
         unknown.__post_init__()
     with pytest.raises(ValueError, match="gradient descent"):
         adapted_by_dual(output, queries, context, MbPAConfig(optimizer="adam"))
-    with pytest.raises(ValueError, match=r"begins with an nn\.Linear"):
+    with pytest.raises(ValueError, match=r"nn\.Linear, nn\.ReLU, nn\.Linear"):
         adapted_by_first_dual(nn.Sequential(nn.ReLU(), output), queries, context, MbPAConfig())
