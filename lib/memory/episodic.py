@@ -9,15 +9,18 @@
 | `Context` | C = {(h_k, v_k, w_k)} | section 2 |
 """
 
+import ctypes
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from lib import kernels
+
 DISTANCES_AT_ONCE = 2**24  # 64 MB
 IN_CACHE = 2**18  # distances, or numbers of keys, that a CPU's cache holds: 1 MB
-STACK = 256  # keys of a product with one query
+MANY = 2**18  # numbers of keys for which a kernel is built
 CANCELS = 0.1  # of ‖h‖² + ‖q‖²: a distance below it has too few digits if it is computed from these and h·q
 TOGETHER = 64  # queries that at least meet the keys together, where there are so many
 
@@ -90,8 +93,6 @@ class ExactIndex:
         """‖h‖² - 2 h·q: ‖q‖² is the same for all keys of a query, and is left out."""
         if queries.is_cuda:
             return torch.addmm(squares, queries, keys.T, alpha=-2)
-        if len(queries) == 1:
-            return _of_one(queries, keys, squares)
         # On a CPU keys times queries is up to four times faster than queries times keys, where queries are few. It
         # comes out the wrong way round; a block of it is turned while a cache holds it.
         closeness, some = queries.new_empty(len(queries), len(keys)), max(1, IN_CACHE // len(queries))
@@ -100,17 +101,6 @@ class ExactIndex:
         ):
             torch.add(norms, torch.mm(block, queries.T).T, alpha=-2, out=turned)
         return closeness
-
-
-def _of_one(query: Tensor, keys: Tensor, squares: Tensor) -> Tensor:
-    """The same by many products of a few keys: that of all keys with one vector may be three times slower on a CPU."""
-    stacks, closeness = len(keys) // STACK, torch.empty_like(squares)
-    whole = stacks * STACK
-    many, norms = keys[:whole].unflatten(0, (stacks, STACK)), squares[:whole].view(stacks, STACK, 1)
-    in_stacks = closeness[:whole].view(stacks, STACK, 1)
-    torch.baddbmm(norms, many, query.T.expand(stacks, -1, -1), alpha=-2, out=in_stacks)
-    torch.addmv(squares[whole:], keys[whole:], query[0], alpha=-2, out=closeness[whole:])
-    return closeness.unsqueeze(0)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
@@ -137,12 +127,32 @@ def nearest(
     if k == 0 or not len(queries):
         none = torch.zeros(len(queries), k, dtype=torch.int64, device=queries.device)
         return Neighbours(none, queries.new_zeros(len(queries), k))
+    if index is None and _read_by_kernel(queries, keys):
+        distances, positions = _distances_of_one(queries, keys).topk(k, largest=False)
+        return Neighbours(positions, distances)
     if index is None:
         positions = ExactIndex().candidates(queries, keys, k, squares)
     else:
         positions = index.candidates(queries, keys, k)
     distances, order = distances_to(queries, keys, positions).sort(dim=1)
     return Neighbours(positions.gather(1, order), distances)
+
+
+def _read_by_kernel(queries: Tensor, keys: Tensor) -> bool:
+    """Whether there is one query on a CPU, and enough keys in one piece that are worth a kernel."""
+    few = len(queries) > 1 or keys.numel() < MANY
+    if few or keys.is_cuda or not keys.is_contiguous() or keys.dtype != queries.dtype:
+        return False
+    return keys.dtype in kernels.C_NAMES and kernels.available("nearest", keys.dtype)
+
+
+def _distances_of_one(query: Float[Tensor, "1 width"], keys: Float[Tensor, "held width"]) -> Float[Tensor, "1 held"]:
+    """‖h - q‖² of all keys, from differences, in the time that it takes to read them."""
+    distances, query = keys.new_empty(1, len(keys)), query.contiguous()
+    sizes = (ctypes.c_int64(each) for each in (torch.get_num_threads(), *keys.shape))
+    arrays = (ctypes.c_void_p(each.data_ptr()) for each in (keys, query, distances))
+    kernels.load("nearest", keys.dtype).distances_of_one(*sizes, *arrays)
+    return distances
 
 
 def distances_to(

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lib import kernels
 from lib.memory import episodic
 from lib.memory.episodic import EpisodicMemory, ExactIndex, kernel_weights, nearest, nearest_earlier
 from tests.cases import normal, random_cases, seeds
@@ -35,6 +36,42 @@ def test_the_nearest_are_those_of_looking_at_all(seed, asked, k, held, width, at
         assert found.positions[i].tolist() == expected
         distances = [((keys[j] - queries[i]) ** 2).sum() for j in expected]
         np.testing.assert_allclose(found.distances[i], distances, rtol=1e-12)
+
+
+@pytest.mark.skipif(not kernels.compiler(), reason="needs a C compiler")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@random_cases(100)
+@given(seeds, st.integers(1, 12), st.integers(1, 40), st.integers(1, 70), st.integers(1, 2))
+def test_one_query_s_nearest_by_the_kernel(dtype, seed, k, held, width, threads):
+    keys, query = normal(seed, held, width), normal(seed + 1, 1, width)
+    before = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as smaller:
+        smaller.setattr(episodic, "MANY", 1)
+        smaller.setattr(episodic.ExactIndex, "candidates", None)  # it would fail
+        try:
+            torch.set_num_threads(threads)
+            found = nearest(torch.from_numpy(query).to(dtype), torch.from_numpy(keys).to(dtype), k)
+        finally:
+            torch.set_num_threads(before)
+    expected = reference.nearest(query[0], keys, k)
+    assert found.positions[0].tolist() == expected
+    distances = ((keys[expected] - query) ** 2).sum(1)
+    np.testing.assert_allclose(found.distances[0], distances, rtol=1e-12 if dtype == torch.float64 else 1e-4)
+
+
+def test_where_there_is_no_kernel_one_query_has_the_same_nearest(monkeypatch):
+    keys, query = torch.randn(200, 5, dtype=torch.float64), torch.randn(1, 5, dtype=torch.float64)
+    expected = nearest(query, keys, 9)  # too few for a kernel
+    monkeypatch.setattr(episodic, "MANY", 1)
+    columns = keys.T.contiguous().T
+    monkeypatch.setattr(kernels, "available", lambda *which: False)
+    for own in (keys, columns):
+        torch.testing.assert_close(nearest(query, own, 9), expected)
+    monkeypatch.undo()
+    monkeypatch.setattr(episodic, "MANY", 1)
+    monkeypatch.setattr(kernels, "load", None)  # what is not in rows is not given to it
+    torch.testing.assert_close(nearest(query, columns, 9), expected)
+    assert nearest(query.bfloat16(), keys.bfloat16(), 9).positions.shape == expected.positions.shape
 
 
 @random_cases(50)
