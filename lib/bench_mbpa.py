@@ -6,13 +6,15 @@ All of it is on made-up keys, in clusters, as what a network gives them is. Time
   given hidden states is timed, with its search, its neural cache and the likelihood of the word that came, on a part of
   the text whose memory is full (or on the whole text). The loop has its search too. The logits of the path that is
   timed are compared with the loop's;
-- to pictures: RMSprop on a layer of some sizes, search left out. The products that no form can do without are counted:
-  RMSprop makes all weights differ from query to query;
+- to pictures, search left out: RMSprop on a layer of some sizes, and gradient descent on the two layers of the permuted
+  digits. Of RMSprop the products are counted that no form can do without, for it makes all weights differ from query to
+  query; of gradient descent those of the dual form;
 - the search: faiss's exact index; ours, with the distances, as MbPA needs it and faiss gives it; and lists of faiss,
   whose recall is measured. Without faiss, ours alone.
 """
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -28,8 +30,10 @@ from lib.experiments.runs import fresh
 from lib.memory.episodic import Context, kernel_weights, nearest, nearest_earlier
 from lib.memory.faiss_index import FaissIndex, recall
 from lib.methods.mbpa import (
+    Adapted,
     MbPAConfig,
     adapted_by_batch,
+    adapted_by_first_dual,
     adapted_by_loop,
     adapted_by_vmap,
 )
@@ -39,6 +43,7 @@ from lib.tasks.seeds import generator
 
 ALL_WORDS = 82_430  # of Penn Treebank's test text
 LOOP, VMAP, BATCH, DUAL = "naive loop", "vmap", "batch", "dual, in blocks of the text"
+FIRST_DUAL = "dual of the first layer"
 FAISS, EXACT, LISTS = "faiss's exact index", "our exact search, with distances", "lists of faiss"
 TEXT, PICTURES, SEARCH = "a word of a text", "a picture", "a search"
 OF_LOGITS, OF_LIKELIHOOD, RECALL = "largest difference of logits", "largest difference of log p", "recall"
@@ -82,16 +87,36 @@ class PicturesCase:
     classes: int
     queries: int = 64
     fit: MbPAConfig = MbPAConfig(neighbours=50, steps=20, rate=1e-3, optimizer="rmsprop")
+    hidden: int = 0
+    """Units of a layer before it, which is fitted too; 0: none."""
 
     @property
     def title(self) -> str:
         """In words."""
-        return f"{self.width} features, {grouped(self.classes)} classes, K {self.fit.neighbours}, T {self.fit.steps}"
+        features = f"{self.width} features" + (f", {self.hidden} units" if self.hidden else "")
+        return f"{features}, {grouped(self.classes)} classes, K {self.fit.neighbours}, T {self.fit.steps}"
+
+    @property
+    def by_hand(self) -> tuple[str, Callable[..., Adapted]]:
+        """The form that is written for such a network, and its name."""
+        return (FIRST_DUAL, adapted_by_first_dual) if self.hidden else (BATCH, adapted_by_batch)
+
+    def network(self) -> nn.Module:
+        """Fresh."""
+        if not self.hidden:
+            return nn.Linear(self.width, self.classes)
+        return nn.Sequential(nn.Linear(self.width, self.hidden), nn.ReLU(), nn.Linear(self.hidden, self.classes))
 
     @property
     def flops(self) -> float:
-        """Of the products for one query: at each step the outputs of K keys and the gradient; at last one output."""
-        return 2.0 * self.width * self.classes * (2 * self.fit.neighbours * self.fit.steps + 1)
+        """Of the products for one query: at each step the outputs of K keys and the gradient; at last one output. With
+        two layers: what the first gives for the keys and the query, the keys' products, and at each step these with c,
+        then outputs, the gradient, and the way back."""
+        k, steps = self.fit.neighbours, self.fit.steps
+        if not self.hidden:
+            return 2.0 * self.width * self.classes * (2 * k * steps + 1)
+        once = (k + 1) * self.width * (self.hidden + k) + k * self.hidden + self.hidden * self.classes
+        return 2.0 * (once + steps * k * self.hidden * (k + 3 * self.classes))
 
 
 @dataclass(frozen=True)
@@ -113,6 +138,7 @@ TEXTS = (TextCase(268, measured=8_192), TextCase(1194))
 PICTURE_CASES = (
     *(PicturesCase(width, 100) for width in (64, 128, 256, 512)),
     *(PicturesCase(width, 1623, queries=16) for width in (64, 128)),  # Omniglot's characters
+    PicturesCase(784, 10, 16, MbPAConfig(neighbours=50, steps=20, rate=0.01), hidden=400),  # permuted digits
 )
 SEARCHES = tuple(SearchCase(held, queries) for held in (10_000, 100_000, 1_000_000) for queries in (1, 64))
 
@@ -190,14 +216,14 @@ def compare_on_text(case: TextCase, repetitions: int, device: torch.device, foun
 def compare_on_pictures(
     case: PicturesCase, repetitions: int, device: torch.device, found: dict[str, float]
 ) -> Comparison:
-    """The loop, vmap, and the gradient by hand; and how far the logits of these two differ from the loop's."""
+    """The loop, vmap, and the form by hand; and how far the logits of these two differ from the loop's."""
     shown = in_clusters(case.queries * (case.fit.neighbours + 1), case.width, "pictures", device).relu()
     queries, keys = shown[: case.queries], shown[case.queries :].unflatten(0, (case.queries, -1))
     values = torch.randint(case.classes, keys.shape[:2], generator=generator(0, "bench classes", 0)).to(device)
     distances = (keys - queries.unsqueeze(1)).square().sum(2)
     context = Context(keys, values, kernel_weights(distances, case.fit.epsilon))
-    output = fresh(lambda: nn.Linear(case.width, case.classes), 0).to(device)
-    forms = {LOOP: adapted_by_loop, VMAP: adapted_by_vmap, BATCH: adapted_by_batch}
+    output = fresh(case.network, 0).to(device)
+    forms = dict([(LOOP, adapted_by_loop), (VMAP, adapted_by_vmap), case.by_hand])
     ways = {name: partial(form, output, queries, context, case.fit) for name, form in forms.items()}
     title = title_of(PICTURES, case.title)
     loop, *others = (way().outputs for way in ways.values())
@@ -281,9 +307,10 @@ def goals(
                 [
                     _times_the_loop(title, compared.get(title), way, TIMES_ON_PICTURES, _bound(bench, title, case))
                     for title, case in of_pictures
+                    if way in (VMAP, case.by_hand[0])
                 ],
             )
-            for way in (VMAP, BATCH)
+            for way in (VMAP, BATCH, FIRST_DUAL)
         ),
         (
             f"The search: at most {TIMES_OF_FAISS} times the time of faiss's exact index",
