@@ -1,7 +1,8 @@
 """What the page of MbPA's experiments draws of pictures: the worked example of figure 5.
 
-The pictures are drawn from the data where they are at hand. Those of Omniglot may be passed on: `python -m
-lib.notebook_pictures` keeps the few that the page draws in `data/traces/mbpa.figure5`, so that every reader sees them.
+The pictures are drawn from the data where they are at hand. `python -m lib.notebook_pictures` keeps in
+`data/traces/mbpa.figure5` what every reader sees: the classes' names, and the few pictures that the page draws of
+Omniglot, which may be passed on.
 """
 
 import base64
@@ -32,7 +33,8 @@ class Pictures:
     """What is drawn of an example."""
 
     images: list[np.ndarray]
-    """uint8, the query first, then its neighbours: (S, S) of grey ones, where ink is 255, or (S, S, 3)."""
+    """uint8, the query first, then its neighbours: (S, S) of grey ones, where ink is 255, or (S, S, 3). None where
+    they are not at hand and only the names were kept."""
     names: dict[int, str]
     """Of the classes that the example speaks of."""
 
@@ -45,7 +47,7 @@ def show_example(*variants: str) -> None:
             _say(f"{tables.DATA_SETS[variant]}: not run, or there is no such query")
             continue
         pictures = pictures_of(record) or kept_pictures(record)
-        if pictures is None:
+        if pictures is None or not pictures.images:
             _say(f"{tables.DATA_SETS[variant]}: its pictures are not at hand to be drawn")
         else:
             _draw(record, pictures)
@@ -84,10 +86,11 @@ def kept_path(record: Record) -> Path:
 
 
 def keep(record: Record, pictures: Pictures) -> Path:
-    """Keep an example's pictures beside the record."""
+    """Keep an example's names, and its pictures where they may be passed on, beside the record."""
+    images = pictures.images if record.variant in KEPT else []
     content = {
         "of": [record.metrics["example"]["picture"], record.data["sha256"]],
-        "images": [[*image.shape, base64.b64encode(image.tobytes()).decode()] for image in pictures.images],
+        "images": [[*image.shape, base64.b64encode(image.tobytes()).decode()] for image in images],
         "names": pictures.names,
     }
     path = kept_path(record)
@@ -96,7 +99,7 @@ def keep(record: Record, pictures: Pictures) -> Path:
 
 
 def kept_pictures(record: Record) -> Pictures | None:
-    """The pictures that were kept of this very example."""
+    """What was kept of this very example."""
     path = kept_path(record)
     if not path.exists():
         return None
@@ -148,6 +151,6 @@ def short(name: str, length: int = 18) -> str:
 
 
 if __name__ == "__main__":
-    for variant in KEPT:
+    for variant in tables.DATA_SETS:
         if (record := shown_record(variant)) and (pictures := pictures_of(record)):
             print(keep(record, pictures))

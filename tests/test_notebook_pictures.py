@@ -95,6 +95,7 @@ def test_kept_pictures_are_drawn_where_the_data_is_not_at_hand_if_they_are_of_th
 ):
     record, _ = example
     monkeypatch.setattr(ledger, "ROOT", tmp_path)
+    monkeypatch.setattr(notebook_pictures, "KEPT", ("tiny-imagenet",))
     at_hand = notebook_pictures.pictures_of(record)
     notebook_pictures.keep(record, at_hand)
     kept = notebook_pictures.kept_pictures(record)
@@ -108,6 +109,16 @@ def test_kept_pictures_are_drawn_where_the_data_is_not_at_hand_if_they_are_of_th
     plt.close("all")
     other = dataclasses.replace(record, metrics={"example": record.metrics["example"] | {"picture": 4}})
     assert notebook_pictures.kept_pictures(other) is None
+
+
+def test_of_pictures_that_may_not_be_passed_on_the_names_alone_are_kept(example, tmp_path, monkeypatch, said):
+    record, _ = example
+    monkeypatch.setattr(ledger, "ROOT", tmp_path)
+    notebook_pictures.keep(record, notebook_pictures.pictures_of(record))
+    monkeypatch.setattr(notebook_pictures, "pictures_of", lambda record: None)
+    notebook_pictures.show_example("tiny-imagenet")
+    assert notebook_pictures.kept_pictures(record).images == []
+    assert "its pictures are not at hand" in said[0] and "«K»" in said[1]
 
 
 @pytest.mark.parametrize(
