@@ -348,16 +348,19 @@ def _fitted_two_layers(output: nn.Sequential, queries: Tensor, context: Context,
     gram, to_query = torch.bmm(keys, keys.mT).add_(one), torch.bmm(keys, queries.unsqueeze(2)).add_(one)
     by_theta, theta = first(keys), _weights_of(second)
     own, c = [weight.expand(len(queries), -1, -1).clone() for weight in theta], torch.zeros_like(by_theta)
-    back = torch.empty_like(c)
+    hidden, back = torch.empty_like(c), torch.empty_like(c)
     for _ in range(config.steps):
-        hidden = torch.baddbmm(by_theta, gram, c, alpha=-1).relu_()
+        torch.baddbmm(by_theta, gram, c, alpha=-1, out=hidden).relu_()
         error = _error(_layer(own, hidden), values, weights)
         torch.bmm(error, own[0], out=back)
-        c.mul_(1 - config.prior).add_(back.mul_(hidden > 0), alpha=config.rate)
-        for weight, gradient, start in zip(
-            own, (torch.bmm(error.mT, hidden), error.sum(1, keepdim=True)), theta, strict=False
-        ):
-            weight.lerp_(start, config.prior).sub_(gradient, alpha=config.rate)
+        gradients = (torch.bmm(error.mT, hidden), error.sum(1, keepdim=True))
+        if config.prior:
+            c.mul_(1 - config.prior)
+            for weight, start in zip(own, theta, strict=True):
+                weight.lerp_(start, config.prior)
+        c.addcmul_(back, hidden.sign_(), value=config.rate)
+        for weight, gradient in zip(own, gradients, strict=False):
+            weight.sub_(gradient, alpha=config.rate)
     hidden = (first(queries).unsqueeze(1) - torch.bmm(to_query.mT, c)).relu_()
     fitted = _layer(own, hidden).squeeze(1)
     squares = [
