@@ -95,6 +95,11 @@ UNBALANCED = {
     if name != "imagenet"
 }
 
+BALANCED = {
+    f"{name}-balanced": replace(CONFIGS[name], epochs=(0.1, 0.5, 1.0, 3.0, 10.0, 20.0, 30.0)) for name in UNBALANCED
+}
+"""What figure 5 is compared with, and as far as the text of section 4.2 goes."""
+
 
 def in_profile(paper: IncrementalConfig, profile: str) -> IncrementalConfig:
     """A config of the paper profile, cut down to another."""

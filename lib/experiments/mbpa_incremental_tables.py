@@ -15,6 +15,7 @@ TABLE1, FIGURE4, FIGURE5, FIGURE6, FIGURE7 = (
     f"mbpa.{name}" for name in ("table1", "figure4", "figure5", "figure6", "figure7")
 )
 EPOCHS = (0.1, 1.0, 3.0)  # of table 1
+AFTER = (*EPOCHS, 20.0, 30.0)  # in figure 5 and the text of section 4.2
 MODELS = {
     "mbpa": "MbPA",
     "non-parametric": "Non-parametric",
@@ -105,15 +106,19 @@ def table1() -> report.Table:
 
 
 def _points(experiment: str, variant: str, groups: dict[str, str], epochs: Sequence[float]) -> list[report.Row]:
-    """A row for each model and group with its accuracy at some epochs."""
+    """A row for each model and group with its accuracy at some epochs, where it was tested there."""
     records, rows = shown_records(experiment, variant), []
     for group, name in groups.items():
         for model, label in MODELS.items():
-            source = f"{DATA_SETS[variant]}, {name}"
+            source = f"{DATA_SETS[variant.removesuffix('-balanced')]}, {name}"
             if not records:
                 rows.append(report.Row(label, source, (), report.NOT_RUN))
                 continue
-            cells = tuple(report.percent([top1(record, model, group, epoch) for record in records]) for epoch in epochs)
+            tested = records[0].metrics["epochs"]
+            cells = tuple(
+                report.percent([top1(record, model, group, epoch) for record in records]) if epoch in tested else "–"
+                for epoch in epochs
+            )
             rows.append(report.Row(label, source, cells, f"{records[0].profile} profile, {note_on(records)}"))
     return rows
 
@@ -127,12 +132,15 @@ def figure4() -> report.Table:
 
 
 def figure5() -> report.Table:
-    """New classes of which half were shown a tenth."""
-    groups = {"new": "new classes", "scarce": "new classes, a tenth shown", "old": "old classes"}
-    epochs = (0.1, 1.0, 3.0, 20.0)
-    rows = [row for data in ("tiny-imagenet", "omniglot") for row in _points(FIGURE5, data, groups, epochs)]
+    """New classes of which half were shown a tenth; and all shown in full, for longer than in table 1."""
+    groups, epochs = {"new": "new classes", "scarce": "new classes, a tenth shown", "old": "old classes"}, AFTER
+    rows = []
+    for data in ("tiny-imagenet", "omniglot"):
+        rows += _points(FIGURE5, data, groups, epochs)
+        in_full = {"all": "all classes, shown in full", "new": "new classes, shown in full"}
+        rows += _points(FIGURE5, f"{data}-balanced", in_full, epochs)
     caption = (
-        "A tenth of the pictures of half the new classes: accuracy in percent after so many passes "
+        "A tenth of the pictures of half the new classes, and all of them: accuracy in percent after so many passes "
         f"(Sprechmann et al. 2018, figure 5; the paper gives curves and no numbers). {TIMES}"
     )
     return report.Table(caption, tuple(f"at {epoch:g}" for epoch in epochs), tuple(rows), ("model", "classes"))
