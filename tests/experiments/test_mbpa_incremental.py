@@ -13,7 +13,7 @@ from lib.baselines.resnet import ResNet, ResNetConfig
 from lib.experiments import PROFILES, RunOptions, claims, mbpa_incremental, mbpa_readings, mbpa_sensitivity
 from lib.experiments import mbpa_incremental_tables as tables
 from lib.experiments.mbpa_incremental_claims import incremental_claims
-from lib.experiments.mbpa_incremental_configs import CONFIGS, UNBALANCED, in_profile
+from lib.experiments.mbpa_incremental_configs import BALANCED, CONFIGS, UNBALANCED, in_profile
 from lib.experiments.mbpa_split import GROUPS, Answer, Split, measure, probabilities, worked_example
 from lib.methods.mbpa import adapted_by_loop
 from lib.tasks.incremental import PictureSet, split_classes
@@ -231,9 +231,9 @@ def test_every_variant_has_a_config_in_every_profile_and_finds_its_numbers():
         for variant in experiment.variants:
             for profile in PROFILES:
                 json.dumps(experiment.config(variant, profile))
-    for configs in (CONFIGS, UNBALANCED):
+    for configs in (CONFIGS, UNBALANCED, BALANCED):
         for config in configs.values():
-            assert set(tables.EPOCHS) - {0.5} <= set(in_profile(config, "short").epochs), "the tables need them"
+            assert set(tables.EPOCHS) <= set(in_profile(config, "short").epochs), "the tables need them"
 
 
 def made_up_record(experiment, variant, seed, epochs=(0.1, 1.0, 3.0), **metrics):
@@ -317,23 +317,44 @@ def test_saturation_is_judged_by_what_more_of_it_adds(book, scores, verdict):
     for seed in range(2):
         made_up_record("mbpa.figure7", "omniglot-neighbours", seed, by_value=of, values=[10, 50, 200])
     rows = {row.label: row.cells[0] for row in incremental_claims().rows}
-    assert rows["Figure 7, Omniglot: more neighbours are better, saturating after about 50"] == verdict
+    assert rows["Figure 7, Omniglot: that saturates after about 50"] == verdict
+
+
+def test_a_rate_that_matters_later_is_not_judged_by_the_beginning_alone(book):
+    """At 0.1 passes the parametric model knows nothing at any rate; at 1 and 3 it depends on it, and MbPA does not."""
+    for seed in range(2):
+        of = [
+            {"mbpa": dict.fromkeys(GROUPS, [0.3, 0.5, 0.5]), "parametric": dict.fromkeys(GROUPS, [0.0, later, later])}
+            for later in (0.1, 0.4)
+        ]
+        made_up_record("mbpa.figure6", "omniglot-rate", seed, by_value=of, values=[1e-4, 1e-3])
+    rows = {row.label: row.cells for row in incremental_claims().rows}
+    verdict, words = rows[
+        "Figure 6, right, Omniglot: MbPA learns almost as fast whatever the rate of the parametric model"
+    ]
+    assert verdict == claims.IN_PART and "at 0.1 MbPA 0.0, parametric 0.0; at 1 MbPA 0.0, parametric 30.0" in words
 
 
 def made_up_runs(level: dict[str, float], at_01: dict[str, float], noise: float, seeds: int = 3) -> None:
-    """Records of all that the claims need. level: accuracy of each model; at_01: in the runs with several rates; noise:
-    by how much MbPA's differs from split to split."""
+    """Records of all that the claims need. level: accuracy of each model; at_01: in the runs with several rates, sizes
+    of the memory and, from `few` on, neighbours; noise: by how much MbPA's differs from split to split."""
     for data in ("tiny-imagenet", "omniglot"):
         for seed in range(seeds):
             off = noise * (seed - 1)
-            for experiment, more, epochs in (("table1", 0.0, [0.1, 1.0, 3.0]), ("figure5", 0.1, [0.1, 1.0, 3.0, 20.0])):
+            for experiment, variant, more, epochs in (
+                ("table1", data, 0.0, [0.1, 1.0, 3.0]),
+                ("figure5", data, 0.1, [0.1, 1.0, 3.0, 20.0]),
+                ("figure5", f"{data}-balanced", 0.0, [0.1, 1.0, 3.0, 20.0, 30.0]),
+            ):
                 better = more * (1 if level["mbpa"] > level["mixture"] else -1)
                 of = {m: a + seed / 100 + (better + off if m == "mbpa" else 0) for m, a in level.items()}
                 accuracy = {m: dict.fromkeys(GROUPS, [a] * len(epochs)) for m, a in of.items()}
-                good = level["mbpa"] > level["mixture"]
-                after = 0.75 + off if good else 0.05
-                example = {"neighbours_right_before": 0.25, "neighbours_right_after": after}
-                made_up_record(f"mbpa.{experiment}", data, seed, epochs, accuracy=accuracy, example=example, **SETTINGS)
+                if 30.0 in epochs:  # the claim is that MbPA is caught up with, or else that it is not
+                    at_last = (
+                        of["parametric"] + off if level["mbpa"] > level["mixture"] else of["parametric"] + 0.1 + off
+                    )
+                    accuracy["mbpa"] = accuracy["mbpa"] | {"all": [*accuracy["mbpa"]["all"][:-1], at_last]}
+                made_up_record(f"mbpa.{experiment}", variant, seed, epochs, accuracy=accuracy, **SETTINGS)
             for experiment, what, values in (
                 ("figure6", "memory", [0.125, 0.25, 1.0]),
                 ("figure7", "neighbours", [10, 50, 200]),
@@ -342,6 +363,8 @@ def made_up_runs(level: dict[str, float], at_01: dict[str, float], noise: float,
                 scores = [(at_01["first"], 0.0), (0.5, 0.4), (0.6, 0.6)] if what == "rate" else [
                     (at_01["first"], 0.0), (0.5, 0.4), (at_01["last"], 0.9)
                 ]  # fmt: skip
+                if what == "neighbours":
+                    scores[0] = (at_01.get("few", at_01["first"]), 0.0)
                 of_old = 0.5 if level["mbpa"] > level["mixture"] else 1.5  # of what it is on others
                 by_value = [
                     {
@@ -363,18 +386,18 @@ def test_every_claim_holds_where_its_runs_say_so(book):
     made_up_runs(AHEAD, {"first": 0.4, "last": 0.52}, 0.0)
     found = incremental_claims().rows
     assert {row.label: row.cells[0] for row in found if row.cells[0] != claims.HOLDS} == {}
-    assert len(found) == 22
-    assert found[6].cells[1].startswith("of the neighbours, in 3 of 3 splits, one picture each: 25% to 75%; 25% to 75%")
+    assert len(found) == 24
     rows = tables.figure6().rows
     assert [row.label for row in rows[:3]] == [f"memory of {share} of the pictures" for share in ("0.125", "0.25", "1")]
     assert rows[6].label == "MbPA, rate 0.0001" and rows[6].cells[0] == "40.0 ± 0.0"
     assert [row.label for row in tables.figure7().rows[:3]] == ["K = 10", "K = 50", "K = 200"]
-    at_20 = [row.cells[-1] for row in tables.figure5().rows if row.label == "MbPA"]
-    assert at_20[0] == "91.0 ± 2.5" and len(at_20) == 6
+    at_20_and_30 = [row.cells[-2:] for row in tables.figure5().rows if row.label == "MbPA"]
+    assert at_20_and_30[0] == ("91.0 ± 2.5", "–") and at_20_and_30[4] == ("81.0 ± 2.5", "81.0 ± 2.5")
+    assert len(at_20_and_30) == 10
 
 
 def test_every_claim_fails_where_its_runs_say_so(book):
-    made_up_runs(BEHIND, {"first": 0.0, "last": 0.9}, 0.0)
+    made_up_runs(BEHIND, {"first": 0.0, "few": 0.6, "last": 0.9}, 0.0)
     found = incremental_claims().rows
     assert {row.label: row.cells[0] for row in found if row.cells[0] != claims.FAILS} == {}
 
