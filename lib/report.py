@@ -238,13 +238,19 @@ def describe_record(record: Record) -> str:
 
 
 def cost(experiment: str, variant: str, profile: str) -> str:
-    """What a run took, the mean over its complete records: «7 min on a CPU»; «not measured» without any."""
+    """What a run took with its test, the mean over its complete records: «7 min on a CPU»; «not measured» without any."""
     records = [r for r in ledger.load_records(experiment, variant, profile) if r.complete]
     if not records:
         return "not measured"
     names = {"cpu": "a CPU", "cuda": records[0].machine["name"]}
-    seconds = sum(r.seconds for r in records) / len(records)
+    seconds = sum(r.seconds + _test_seconds(r) for r in records) / len(records)
     return f"{duration(seconds)} on {names.get(records[0].machine['device'], records[0].machine['device'])}"
+
+
+def _test_seconds(record: Record) -> float:
+    """What a record says its test took, where that is not among its seconds."""
+    own = record.metrics.get("seconds")
+    return record.metrics.get("test_seconds", 0.0) + (own["test"] if isinstance(own, dict) else 0.0)
 
 
 def _expected_cost(experiment: Any, variant: str, profile: str) -> str:

@@ -231,3 +231,14 @@ def test_the_list_shows_every_experiment_variant_and_profile_and_what_is_recorde
     assert len(recorded) == 1
     assert "mann" in recorded[0]
     assert "short" in recorded[0]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "more"), [({}, 0), ({"test_seconds": 120.0}, 120), ({"seconds": {"tuning": 60.0, "test": 180.0}}, 180)]
+)
+def test_a_run_costs_what_its_test_takes_too(metrics, more):
+    for seed in (0, 1):
+        ledger.save_record(replace(WITH_SCORES, seed=seed, seconds=600.0, metrics=WITH_SCORES.metrics | metrics))
+    expected = report.duration(600.0 + more)
+    assert report.cost("mann.table1", "mann", WITH_SCORES.profile) == f"{expected} on a CPU"
+    assert report.cost("mann.table1", "lstm", WITH_SCORES.profile) == "not measured"
