@@ -238,7 +238,7 @@ def describe_record(record: Record) -> str:
 
 
 def cost(experiment: str, variant: str, profile: str) -> str:
-    """What a run took with its test, the mean over its complete records: «7 min on a CPU»; «not measured» without any."""
+    """What a run took with its test: the mean of its complete records, «7 min on a CPU»; without any «not measured»."""
     records = [r for r in ledger.load_records(experiment, variant, profile) if r.complete]
     if not records:
         return "not measured"

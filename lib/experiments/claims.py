@@ -56,7 +56,7 @@ def verdicts(claims: tuple[Claim, ...], paper: str) -> report.Table:
     """Each claim with its criterion, verdict and evidence; «not run» where a record is missing."""
     rows = []
     for claim in claims:
-        found = _records(claim.runs, claim.all_seeds, claim.seeds)
+        found = common_records(claim.runs, claim.all_seeds, claim.seeds)
         verdict, evidence, note = report.NOT_RUN, "–", ""
         if found:
             verdict, evidence = claim.judge(*(found if claim.all_seeds else (records[0] for records in found)))
@@ -92,9 +92,9 @@ def share(right: Sequence[bool | None]) -> str:
     return UNDECIDED if None in right else FAILS
 
 
-def _records(runs: tuple[tuple[str, str], ...], all_seeds: bool, enough: int) -> list[list[Record]]:
-    """Of each run, the records of the seeds that all runs have, or of seed 0; of the first profile that has enough
-    seeds, else of the first that has any."""
+def common_records(runs: tuple[tuple[str, str], ...], all_seeds: bool, enough: int) -> list[list[Record]]:
+    """Of each run (experiment, variant), the records of the seeds that all runs have, or of seed 0; of the first
+    profile that has enough seeds, else of the first that has any."""
     shown = []
     for profile in ("paper", "short"):
         found = []

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from lib import ledger, report
-from lib.experiments.claims import ahead, over_seeds, percent, share, verdicts
+from lib.experiments.claims import ahead, common_records, over_seeds, percent, share, verdicts
 from lib.experiments.curves import PROFILES_SHOWN
 from lib.ledger import Record
 
@@ -210,11 +210,8 @@ def figure3_claims() -> report.Table:
 def forgotten_in_words() -> str:
     """Sentences, in Markdown: what is left of the first task after the last one, and whose the neighbours are."""
     names = ("mlp", "mbpa-1000", "fresh-1000", "memory-1000")
-    for profile in PROFILES_SHOWN:
-        found = {name: ledger.whole_records(FIGURE3, name, profile) for name in names}
-        if all(found.values()):
-            break
-    else:
+    found = dict(zip(names, common_records(_runs(*names), all_seeds=True, enough=2), strict=False))
+    if not found:
         return "**Figure 3 was not run yet.**"
     of_first = {
         name: percent(sum(record.metrics["by_task"][0] for record in records) / len(records))
@@ -223,9 +220,27 @@ def forgotten_in_words() -> str:
     fitted = found["mbpa-1000"]
     own = percent(sum(record.metrics["own_task"] for record in fitted) / len(fitted))
     return (
-        f"On the first task, after the last one, at the {profile} profile (n = {len(fitted)}): the MLP as it stands "
-        f"names {of_first['mlp']} of the digits; fitted to the nearest of 1000 examples a task, "
+        f"On the first task, after the last one, at the {fitted[0].profile} profile (n = {len(fitted)}): the MLP as it "
+        f"stands names {of_first['mlp']} of the digits; fitted to the nearest of 1000 examples a task, "
         f"{of_first['mbpa-1000']}; weights that were never trained, fitted likewise, {of_first['fresh-1000']}; the "
         f"vote of the same examples, {of_first['memory-1000']}. Over all tasks, {own} of the nearest neighbours are "
         "examples of the query's own task."
+    )
+
+
+def few_steps_in_words() -> str:
+    """A sentence, in Markdown: how good the best fit of so many steps was, of those that were tried (section 4.1)."""
+    for profile in PROFILES_SHOWN:
+        if records := [r for r in ledger.whole_records(FIGURE3, "mbpa-1000", profile) if r.metrics["tuning"]["fits"]]:
+            break
+    else:
+        return "**Figure 3 was not run yet.**"
+    best: dict[int, float] = {}
+    for each in records[0].metrics["tuning"]["fits"]:
+        steps = each["setting"]["steps"]
+        best[steps] = max(best.get(steps, 0.0), each["validation_accuracy"])
+    words = [f"with T = {steps} {percent(accuracy)}" for steps, accuracy in sorted(best.items())]
+    return (
+        f"Of the fits to 1000 examples a task that were tried (the {profile} profile, seed 0), the best {words[0]} of "
+        f"the validation images named rightly, {', '.join(words[1:])}."
     )

@@ -231,6 +231,20 @@ def test_what_is_left_of_the_first_task_is_told(tmp_path, monkeypatch):
     assert "likewise, 71.0%" in told and "same examples, 81.0%" in told and "75.0% of the nearest" in told
 
 
+def test_the_best_of_so_many_steps_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("BOOK_RESULTS_DIR", str(tmp_path))
+    assert "not run" in tables.few_steps_in_words()
+    record = made_up("mbpa-1000", 0.5, 0)
+    tried = [((10, 1), 0.6), ((50, 1), 0.7), ((10, 20), 0.9), ((50, 20), 0.8), ((10, 5), 0.75)]
+    record.metrics["tuning"] = {
+        "strengths": [],
+        "fits": [{"setting": {"neighbours": k, "steps": t}, "validation_accuracy": a} for (k, t), a in tried],
+    }
+    ledger.save_record(record)
+    assert "the best with T = 1 70.0% of the validation images" in tables.few_steps_in_words()
+    assert "named rightly, with T = 5 75.0%, with T = 20 90.0%." in tables.few_steps_in_words()
+
+
 def test_what_is_kept_is_counted():
     told = mbpa_permuted.memory_in_words()
     assert "100 examples 78 500, 200 examples 157 000, 500 examples 392 500, 1 000 examples 785 000" in told
