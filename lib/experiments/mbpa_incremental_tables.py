@@ -48,6 +48,12 @@ def shown_records(experiment: str, variant: str) -> list[Record]:
     return next((r for profile in PROFILES_SHOWN if (r := ledger.whole_records(experiment, variant, profile))), [])
 
 
+def title_of(data: str, records: list[Record]) -> str:
+    """Of a plot: the data set, the profile and the number of splits, or that it was not run."""
+    shown = f"{records[0].profile} profile, n = {len(records)}" if records else "not run"
+    return f"{DATA_SETS[data]}, {shown}"
+
+
 def top1(record: Record, model: str, group: str, epoch: float) -> float:
     """Accuracy at an epoch."""
     metrics = record.metrics
@@ -58,6 +64,27 @@ def auc(record: Record, model: str, group: str, epoch: float) -> float:
     """Mean accuracy up to an epoch, by the points where the memory holds all pictures alike."""
     points = zip(record.metrics["epochs"], record.metrics["accuracy"][model][group], strict=True)
     return area(*zip(*(point for point in points if even(point[0])), strict=True), epoch)
+
+
+def area_in_words() -> str:
+    """A sentence, in Markdown: what the areas to the first epoch of table 1 would lose on new classes if they began at
+    zero and were not level before the first test."""
+    said = []
+    for data, name in DATA_SETS.items():
+        if records := shown_records(TABLE1, data):
+            losses = []
+            for model, label in MODELS.items():
+                lost = [
+                    r.metrics["epochs"][0] * r.metrics["accuracy"][model]["new"][0] / 2 / EPOCHS[0] for r in records
+                ]
+                losses.append(f"{label} {100 * sum(lost) / len(lost):.1f}")
+            said.append(f"{name} {', '.join(losses)}")
+    if not said:
+        return "**Table 1 was not run yet.**"
+    return (
+        f"The areas of table 1 are level before the first test. Were they zero at the start, those of new classes to "
+        f"{EPOCHS[0]:g} passes would lose, in points: {'; '.join(said)}."
+    )
 
 
 def _ours(records: list[Record]) -> str:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -181,6 +182,19 @@ def test_within_a_later_pass_the_area_has_no_points(book):
     made_up_record("mbpa.table1", "omniglot", 0, (0.5, 1.0, 1.5, 2.0), accuracy=accuracy)
     (record,) = ledger.load_records("mbpa.table1")
     assert tables.auc(record, "mbpa", "new", 2.0) == pytest.approx((0.5 * 0.4 + 0.5 * 0.5 + 1 * 0.6) / 2)
+
+
+def test_what_an_area_from_zero_would_lose_is_told(book):
+    assert "not run" in tables.area_in_words() and tables.title_of("omniglot", []) == "Omniglot, not run"
+    curves = {"mbpa": 0.5, "non-parametric": 0.25, "mixture": 0.1, "parametric": 0.0}
+    accuracy = {model: dict.fromkeys(GROUPS, [first, 0.9, 0.9, 0.9]) for model, first in curves.items()}
+    made_up_record("mbpa.table1", "omniglot", 0, (0.02, 0.1, 1.0, 3.0), accuracy=accuracy)
+    (record,) = tables.shown_records("mbpa.table1", "omniglot")
+    level, epochs = tables.auc(record, "mbpa", "new", 0.1), [0.0, 0.02, 0.1]
+    from_zero = np.trapezoid([0.0, 0.5, 0.9], epochs) / 0.1
+    assert level - from_zero == pytest.approx(0.05)
+    assert "Omniglot MbPA 5.0, Non-parametric 2.5, Mixture 1.0, Parametric 0.0." in tables.area_in_words()
+    assert tables.title_of("omniglot", [record]) == "Omniglot, paper profile, n = 1"
 
 
 def run(experiment, variant, book, seed=0):
