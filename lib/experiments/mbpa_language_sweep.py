@@ -1,4 +1,4 @@
-"""The sweep of appendix B of Sprechmann et al. 2018, the test of what it chose, and figure 8.
+"""The sweep of appendix B of Sprechmann et al. 2018, and the test of what it chose.
 
 The LSTM reads a text once. At some of its words it is then known, for each setting of the fit and of the cache, what
 MbPA and the cache say of the word that followed; how they are mixed is chosen afterwards at no cost:
@@ -35,7 +35,6 @@ FORM = 1  # to be raised when another thing is computed, so that nothing kept ea
 CHECKED = 50  # words at which the fit of the likely words is compared with that of all
 BLOCKS = 100  # stretches of a text whose means give standard errors: words near each other gain alike
 ROWS = {"lstm-cache": "cache", "lstm-mbpa": "mbpa", "lstm-mbpa-cache": "both"}  # of table 2, and what they mix
-BUCKETS = 5
 
 
 @dataclass(frozen=True)
@@ -327,8 +326,7 @@ def with_error(differences: Float[Tensor, " words"]) -> tuple[float, float]:
 def table2(sweep: Sweep, test: Words, wider: bool, progress: bool = False) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The rows of table 2 with what was chosen for them, and their log-likelihoods on the test text.
 
-    A row's `gain` is its perplexity's below the LSTM's, with its standard error; `ahead` is by how many nats a word it
-    is ahead of each other row, with the standard error.
+    A row's `gain` is its perplexity's below the LSTM's, with its standard error; see `add_leads` for `ahead`.
     """
     lstm = test.network().double()
     found, rows = {"lstm": lstm}, {"lstm": row_of(lstm, None, sweep.perplexity(Setting(0)))}
@@ -337,9 +335,18 @@ def table2(sweep: Sweep, test: Words, wider: bool, progress: bool = False) -> tu
         found[row] = log_likelihood(test, setting)
         rows[row] = row_of(found[row], lstm, validation)
         rows[row] |= {"setting": to_dict(setting), "at_end": sweep.at_ends(setting, mixes, wider)}
-    for row in ROWS:
-        rows[row]["ahead"] = {o: list(with_error(found[row] - found[o])) for o in found if o != row}
+    add_leads(rows, found)
     return rows, found
+
+
+def add_leads(rows: dict[str, dict[str, Any]], found: dict[str, Tensor]) -> None:
+    """To each row but the LSTM's: by how many nats a word it is `ahead` of each other one, with the standard error.
+
+    found: the rows' log-likelihoods of the same words.
+    """
+    for name, row in rows.items():
+        if name != "lstm":
+            row["ahead"] = {o: list(with_error(found[name] - found[o])) for o in found if o != name}
 
 
 def row_of(
@@ -356,45 +363,3 @@ def row_of(
 def perplexity_of(log_likelihood: Float[Tensor, " words"]) -> float:
     """exp of the mean negative log-likelihood."""
     return math.exp(-log_likelihood.double().mean().item())
-
-
-def buckets_of(words: Int[Tensor, " scored"], vocabulary: int, equal: str) -> Int[Tensor, " scored"]:
-    """Figure 8's bucket of each word, from 0 for the most frequent in training to 4; words are numbered by frequency.
-
-    equal: `types` for as many words of the vocabulary in each; `tokens` for as many of `words`, or as nearly as it goes
-    if a word is in one bucket with all its occurrences.
-    """
-    if equal == "types":
-        return words * BUCKETS // vocabulary
-    counts = torch.bincount(words, minlength=vocabulary).double()
-    middle = (counts.cumsum(0) - counts / 2) / len(words)
-    return (BUCKETS * middle).long().clamp(max=BUCKETS - 1)[words]
-
-
-def figure8(found: dict[str, Tensor], words: Int[Tensor, " scored"], vocabulary: int) -> dict[str, list[dict]]:
-    """By bucket: what the rows say of its words, and by how much each word's perplexity falls when MbPA joins LSTM and
-    cache, in percent: mean and standard deviation over the words.
-
-    found: log-likelihoods of the rows.
-    """
-    improvement = 100 * (1 - (found["lstm-cache"] - found["lstm-mbpa-cache"]).exp())
-    result: dict[str, list[dict]] = {}
-    for equal in ("types", "tokens"):
-        buckets, result[equal] = buckets_of(words, vocabulary, equal), []
-        for bucket in range(BUCKETS):
-            inside = buckets == bucket
-            count = int(inside.sum())
-            means = {row: each[inside].mean().item() for row, each in found.items()} if count else {}
-            spread = improvement[inside].std().item() if count > 1 else None
-            result[equal].append(
-                {
-                    "words": count,
-                    "log_likelihood": means,
-                    "improvement": improvement[inside].mean().item() if count else None,
-                    "deviation": spread,
-                    "of_perplexity": 100 * (1 - math.exp(means["lstm-cache"] - means["lstm-mbpa-cache"]))
-                    if count
-                    else None,
-                }
-            )
-    return result
