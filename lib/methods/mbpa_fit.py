@@ -249,14 +249,15 @@ def _layer(own: list[Tensor], inputs: Tensor) -> Tensor:
     return torch.baddbmm(own[1], inputs, own[0].mT) if len(own) > 1 else torch.bmm(inputs, own[0].mT)
 
 
-def _error(outputs: Tensor, values: Tensor, weights: Tensor) -> Tensor:
-    """d_k: the gradient of the loss by what a network says of each neighbour. Overwrites outputs."""
+def _error(outputs: Tensor, values: Tensor, weights: Tensor, dim: int = 2) -> Tensor:
+    """d_k: the gradient of the loss by what a network says of each neighbour. Overwrites outputs: (queries, k, outputs),
+    or (queries, outputs, k) where dim is 1."""
     if values.is_floating_point():
-        error = outputs.sub_(values)
+        error = outputs.sub_(values if dim == 2 else values.mT)
     else:
-        error = torch.softmax(outputs, dim=2)
-        error.scatter_add_(2, values.unsqueeze(2), error.new_full((1, 1, 1), -1.0).expand(*values.shape, 1))
-    return error.mul_(weights.unsqueeze(2))
+        error, at = torch.softmax(outputs, dim), values.unsqueeze(dim)
+        error.scatter_add_(dim, at, error.new_full((1, 1, 1), -1.0).expand_as(at))
+    return error.mul_(weights.unsqueeze(dim))
 
 
 def _move_in_place(weight: Tensor, gradient: Tensor, kept: tuple[Tensor, ...], step: int, config: MbPAConfig) -> None:
@@ -351,9 +352,12 @@ def _fitted_two_layers(output: nn.Sequential, queries: Tensor, context: Context,
     hidden, back = torch.empty_like(c), torch.empty_like(c)
     for _ in range(config.steps):
         torch.baddbmm(by_theta, gram, c, alpha=-1, out=hidden).relu_()
-        error = _error(_layer(own, hidden), values, weights)
-        torch.bmm(error, own[0], out=back)
-        gradients = (torch.bmm(error.mT, hidden), error.sum(1, keepdim=True))
+        outputs = torch.bmm(own[0], hidden.mT)  # (queries, outputs, k): of few classes the softmax is faster so
+        if len(own) > 1:
+            outputs += own[1].mT
+        error = _error(outputs, values, weights, dim=1)
+        torch.bmm(error.mT, own[0], out=back)
+        gradients = (torch.bmm(error, hidden), error.sum(2).unsqueeze(1))
         if config.prior:
             c.mul_(1 - config.prior)
             for weight, start in zip(own, theta, strict=True):
