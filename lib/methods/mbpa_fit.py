@@ -250,8 +250,8 @@ def _layer(own: list[Tensor], inputs: Tensor) -> Tensor:
 
 
 def _error(outputs: Tensor, values: Tensor, weights: Tensor, dim: int = 2) -> Tensor:
-    """d_k: the gradient of the loss by what a network says of each neighbour. outputs, which it overwrites: (queries, k,
-    outputs), or (queries, outputs, k) where dim is 1."""
+    """d_k: the gradient of the loss by what a network says of each neighbour, in its place: (queries, k, outputs), or
+    (queries, outputs, k) where dim is 1."""
     if values.is_floating_point():
         error = outputs.sub_(values if dim == 2 else values.mT)
     else:
