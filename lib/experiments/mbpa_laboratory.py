@@ -190,8 +190,10 @@ class TextConfig:
     probable by most bits, and the two whose word lost most."""
     memory: int = 2_000
     neighbours: tuple[int, ...] = (8, 64, 256)
+    steps: tuple[int, ...] = (1, 5, 10)
+    """T to choose from (paper: 1), of gradient descent; table 2 chose from 1 to 10, too."""
     rates: tuple[float, ...] = (0.05, 0.15, 0.5)
-    """α to choose from (paper: 0.15); of gradient descent, one step, as in the paper."""
+    """α to choose from (paper: 0.15)."""
 
 
 def small_language_model(
@@ -226,7 +228,7 @@ def language_trace(
     model: LanguageModel, tokens: Int[Tensor, " words"], names: Sequence[str], config: TextConfig, note: str
 ) -> TextTrace:
     """Read a text with its last words in memory, and ask at some places."""
-    fit = MbPAConfig(neighbours=config.neighbours[-1], steps=1, rate=config.rates[1])
+    fit = MbPAConfig(neighbours=config.neighbours[-1], steps=config.steps[0], rate=config.rates[1])
     mbpa = TextMbPA(model, model.softmax, TextMbPAConfig(fit, size=config.memory))
     tokens = tokens[: config.read]
     parts, _ = mbpa.parts(tokens[None, :-1], tokens[None, 1:])
@@ -244,12 +246,14 @@ def language_trace(
         positions,
         names=names,
         neighbours=config.neighbours,
+        steps=config.steps,
         rates=config.rates,
         why=[f"{reasons.get(t, 'One of some at equal distances')}: word {t + 1}" for t in positions],
         title="MbPA on a text",
         note=(
             f"{note} Over all {len(tokens) - 1 - first} words from word {first + 1} on, a fit with "
-            f"K = {fit.neighbours}, α = {fit.rate:g} changes the likelihood by {everywhere:+.3f} bits a word."
+            f"K = {fit.neighbours}, T = {fit.steps}, α = {fit.rate:g} changes the likelihood by {everywhere:+.3f} bits "
+            "a word."
         ),
     )
 

@@ -16,16 +16,19 @@ export function unpack(payload) {
     ...payload, ...get, p, Q, S, W, M, name: (token) => payload.names[token],
     textBefore: (query) => text(range(shapes.seen[1]).map((i) => get.seen(query, i))),
     contextBefore: (query, k) => text(range(L).map((i) => get.before(query, k, i))),
-    setting: (index) => ({ neighbours: payload.neighbours[Math.floor(index / payload.rates.length)], rate: payload.rates[index % payload.rates.length] }),
+    places: (setting) => { // of K, T and α among those to choose from
+      const [T, R] = [payload.steps.length, payload.rates.length];
+      return [Math.floor(setting / (T * R)), Math.floor(setting / R) % T, setting % R];
+    },
     gain: (query, setting) => (get.surprise(query, setting, 0, 0) - get.surprise(query, setting, 1, 0)) / Math.LN2, // in bits
   };
 }
 
 /** A place in words. Exported for the tests. */
 export function describe(trace, query, setting) {
-  const { neighbours, rate } = trace.setting(setting), before = trace.p(query, setting, 0, 0), after = trace.p(query, setting, 1, 0);
-  const seen = range(trace.M).filter((k) => trace.followed(query, k) === trace.truth(query) && trace.weights(query, Math.floor(setting / trace.rates.length), k) > 0).length;
-  return `Then came «${trace.name(trace.truth(query))}»: ${percent(before)} by the network alone, ${percent(after)} after the fit with K = ${neighbours}, α = ${rate}. ` +
+  const [K, T, R] = trace.places(setting), before = trace.p(query, setting, 0, 0), after = trace.p(query, setting, 1, 0);
+  const seen = range(trace.M).filter((k) => trace.followed(query, k) === trace.truth(query) && trace.weights(query, K, k) > 0).length;
+  return `Then came «${trace.name(trace.truth(query))}»: ${percent(before)} by the network alone, ${percent(after)} after the fit with K = ${trace.neighbours[K]}, T = ${trace.steps[T]}, α = ${trace.rates[R]}. ` +
     `It followed ${seen} of the nearest neighbours below. θ has moved by ${fixed(trace.moved(query, setting), 3)}.`;
 }
 
@@ -33,14 +36,19 @@ let mounted = 0; // makes ids unique on a page
 
 /** Show a trace in `el`. Options: query, setting, and onChange, which gets both. Returns { show, destroy }. */
 export function mount(el, payload, { query = 0, setting = 0, onChange = () => {} } = {}) {
-  const trace = unpack(payload), id = `et-${(mounted += 1)}`, state = { query, setting }, R = trace.rates.length;
-  const choice = (legend, values, now, pick) => {
-    const inputs = values.map((value, i) => node("input", { type: "radio", name: `${id}-${legend}`, value, onchange: () => show({ setting: pick(i) }) }));
-    return { inputs, now, row: node("fieldset", {}, node("legend", {}, legend), ...inputs.map((input, i) => node("label", {}, input, span(String(values[i]))))) };
+  const trace = unpack(payload), id = `et-${(mounted += 1)}`, state = { query, setting };
+  const choice = (legend, values, which) => {
+    const chosen = (i) => trace.places(state.setting).map((place, each) => (each === which ? i : place));
+    const inputs = values.map((value, i) => node("input", { type: "radio", name: `${id}-${legend}`, value, onchange: () => {
+      const [K, T, R] = chosen(i);
+      show({ setting: (K * trace.steps.length + T) * trace.rates.length + R });
+    } }));
+    return { inputs, row: node("fieldset", {}, node("legend", {}, legend), ...inputs.map((input, i) => node("label", {}, input, span(String(values[i]))))) };
   };
   const choices = [
-    choice("K", trace.neighbours, () => Math.floor(state.setting / R), (i) => i * R + (state.setting % R)),
-    choice("α", trace.rates, () => state.setting % R, (i) => Math.floor(state.setting / R) * R + i),
+    choice("K", trace.neighbours, 0),
+    choice("T", trace.steps, 1),
+    choice("α", trace.rates, 2),
   ];
   const result = node("p", { class: "em-result" }), story = node("p", { class: "em-story" }), { region, tell } = speaker();
   const { list: places, fill } = listbox({ class: "et-places", "aria-label": "Places of the text" });
@@ -62,9 +70,9 @@ export function mount(el, payload, { query = 0, setting = 0, onChange = () => {}
     node("span", { class: "et-snippet" }, `… ${trace.textBefore(at).split(" ").slice(-5).join(" ")} `, node("b", {}, trace.name(trace.truth(at)))), node("span", { class: "et-gain" })));
 
   function draw() {
-    const { query: at, setting: by } = state, gains = range(trace.Q).map((each) => trace.gain(each, by)), K = Math.floor(by / R);
+    const { query: at, setting: by } = state, gains = range(trace.Q).map((each) => trace.gain(each, by)), now = trace.places(by), [K] = now;
     Object.assign(root.dataset, { theme: darkTheme() ? "dark" : "light", query: at, setting: by });
-    for (const { inputs, now } of choices) inputs.forEach((input, i) => { input.checked = i === now(); });
+    choices.forEach(({ inputs }, which) => inputs.forEach((input, i) => { input.checked = i === now[which]; }));
     result.textContent = `More probable after the fit: ${gains.filter((gain) => gain > 0).length} of the ${trace.Q} words that followed.`;
     buttons.forEach((button, i) => {
       button.lastChild.textContent = bits(gains[i]);

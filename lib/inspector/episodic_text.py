@@ -1,7 +1,7 @@
 """What MbPA does at some places of a text: the most like steps of the past, and the words whose probability changed.
 
 A fit of a softmax over thousands of words is too much for a page, so a `TextTrace` keeps what came of it, under every
-combination of some K and α. Its viewer lets a reader choose among them.
+combination of some K, T and α. Its viewer lets a reader choose among them.
 """
 
 import itertools
@@ -24,13 +24,13 @@ from lib.methods.mbpa import MbPAConfig, fitter
 from lib.methods.mbpa_text import TextMbPA
 
 FORMAT = "episodic-text-trace"
-VERSION = 1
+VERSION = 2
 SEEN, BEFORE = 24, 7  # words that are shown before a query, and before a neighbour
 SHOWN, NEIGHBOURS = 14, 12  # words with their probabilities, and neighbours
 MODULE = files.whole_module("episodic_text.js")
 STYLE = Path(__file__).parent / "episodic.css"
 
-# Of Q queries under S settings, which are A numbers of neighbours times some rates.
+# Of Q queries under S settings, which are A numbers of neighbours times some numbers of steps and some rates.
 STORED = {
     "seen": "int32",  # (Q, SEEN): the words before, -1 where the text begins
     "truth": "int32",  # (Q,): the word that followed
@@ -60,14 +60,16 @@ class TextTrace:
     """What is shown first, and all that does not vary."""
     neighbours: tuple[int, ...]
     """K to choose from."""
+    steps: tuple[int, ...]
+    """T to choose from."""
     rates: tuple[float, ...]
-    """α to choose from: all of them with the first K, then with the next."""
+    """α to choose from: all of them with the first K and T, then with the next T, then with the next K."""
     arrays: dict[str, np.ndarray]
 
     @property
-    def settings(self) -> list[tuple[int, float]]:
-        """(K, α) of each setting."""
-        return list(itertools.product(self.neighbours, self.rates))
+    def settings(self) -> list[tuple[int, int, float]]:
+        """(K, T, α) of each setting."""
+        return list(itertools.product(self.neighbours, self.steps, self.rates))
 
     def probabilities(self) -> np.ndarray:
         """float (Q, S, 2, SHOWN): of the words that are shown, before and after the fit."""
@@ -83,13 +85,13 @@ class TextTrace:
         gains = self.gains()[:, self.start]
         return (
             f"At {(gains > 0).sum()} of {len(gains)} places of a text the word that followed is more probable after "
-            f"the fit with K = {self.config.neighbours}, α = {self.config.rate:g}."
+            f"the fit with K = {self.config.neighbours}, T = {self.config.steps}, α = {self.config.rate:g}."
         )
 
     @property
     def start(self) -> int:
         """Which of the settings is the config's own."""
-        return self.settings.index((self.config.neighbours, self.config.rate))
+        return self.settings.index((self.config.neighbours, self.config.steps, self.config.rate))
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object, arrays packed."""
@@ -103,6 +105,7 @@ class TextTrace:
             "why": list(self.why),
             "settings": to_dict(self.config),
             "neighbours": list(self.neighbours),
+            "steps": list(self.steps),
             "rates": list(self.rates),
             **files.packed(wide, STORED, SCALED),
         }
@@ -114,7 +117,7 @@ class TextTrace:
         try:
             names = {int(token): name for token, name in content["names"].items()}
             config = MbPAConfig(**content["settings"])
-            lists = (tuple(content[name]) for name in ("neighbours", "rates"))
+            lists = (tuple(content[name]) for name in ("neighbours", "steps", "rates"))
             return cls(content["title"], content["note"], names, tuple(content["why"]), config, *lists, arrays)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"its description is damaged ({type(error).__name__}: {error})") from error
@@ -137,6 +140,7 @@ def text_trace(
     *,
     names: Sequence[str],
     neighbours: Sequence[int],
+    steps: Sequence[int],
     rates: Sequence[float],
     why: Sequence[str] | None = None,
     title: str = "An episodic memory of a text",
@@ -145,23 +149,24 @@ def text_trace(
     """Read a text and stop at some places, each of which is fitted under all settings.
 
     positions: t, where words up to t are seen and word t + 1 is asked for; the memory holds what `mbpa.config` says.
-    names: of all words. neighbours, rates: K and α to choose from, those of `mbpa.config.fit` among them. why: a reason
-    for each position. Raises ValueError for positions without a past or a word that follows, and if the config's own
-    setting is not among the others.
+    names: of all words. neighbours, steps, rates: K, T and α to choose from, those of `mbpa.config.fit` among them.
+    why: a reason for each position. Raises ValueError for positions without a past or a word that follows, and if the
+    config's own setting is not among the others.
     """
     fit, size = mbpa.config.fit, mbpa.config.size
     if not all(0 < t < len(tokens) - 1 for t in positions):
         raise ValueError(f"a position has a past and a word that follows: between 1 and {len(tokens) - 2}")
-    if fit.neighbours not in neighbours or fit.rate not in rates:
-        raise ValueError(f"K = {fit.neighbours} and α = {fit.rate} are not among {neighbours} and {rates}")
+    if fit.neighbours not in neighbours or fit.steps not in steps or fit.rate not in rates:
+        own = f"K = {fit.neighbours}, T = {fit.steps} and α = {fit.rate}"
+        raise ValueError(f"{own} are not among {neighbours}, {steps} and {rates}")
     hidden = mbpa.network.hidden(tokens[None, :-1])[0][0]
     padded = torch.cat([tokens.new_full((SEEN,), -1), tokens])
     rows: dict[str, list[Tensor]] = {name: [] for name in STORED}
     for t in positions:
         first, q = max(0, t - size), hidden[t].unsqueeze(0)
         found = nearest(q, hidden[first:t], max(neighbours))
-        steps = first + found.positions[0]
-        kept = steps[:NEIGHBOURS]
+        near = first + found.positions[0]
+        kept = near[:NEIGHBOURS]
         missing = NEIGHBOURS - len(kept)
         rows["seen"].append(padded[t + 1 : t + 1 + SEEN])
         rows["truth"].append(tokens[t + 1])
@@ -173,12 +178,12 @@ def text_trace(
         network = mbpa.output(q)[0].log_softmax(0)
         settings = {name: [] for name in ("shown", "surprise", "moved", "weights")}
         for k in neighbours:
-            k = min(k, len(steps))
+            k = min(k, len(near))
             weights = kernel_weights(found.distances[:, :k], fit.epsilon)
             settings["weights"].append(_padded(weights[0, :NEIGHBOURS], NEIGHBOURS - min(k, NEIGHBOURS), 0.0))
-            context = Context(hidden[steps[:k]].unsqueeze(0), tokens[steps[:k] + 1].unsqueeze(0), weights)
-            for rate in rates:
-                now = replace(fit, neighbours=k, rate=rate)
+            context = Context(hidden[near[:k]].unsqueeze(0), tokens[near[:k] + 1].unsqueeze(0), weights)
+            for taken, rate in itertools.product(steps, rates):
+                now = replace(fit, neighbours=k, steps=taken, rate=rate)
                 fitted = fitter(mbpa.output, now, True)(mbpa.output, q, context, now)
                 own = fitted.outputs[0].log_softmax(0)
                 shown = _most_changed(own.exp() - network.exp(), int(tokens[t + 1]))
@@ -196,6 +201,7 @@ def text_trace(
         why=tuple(why or [""] * len(positions)),
         config=fit,
         neighbours=tuple(neighbours),
+        steps=tuple(steps),
         rates=tuple(rates),
         arrays=arrays,
     )

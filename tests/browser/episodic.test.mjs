@@ -279,9 +279,10 @@ group("images", () => {
 group("text", () => {
   test("places and settings are chosen among what was recorded", () => on("text.html", async (page, root) => {
     const trace = unpackText(expected.text.json), { start, gains, shown } = expected.text;
-    for (const [query, k, rate, setting] of [[2, "16", "0.5", start], [4, "4", "2", 2], [0, "16", "0.1", 3]]) {
+    for (const [query, k, t, rate, setting] of [[2, "16", "1", "0.5", start], [4, "4", "1", "2", 2], [0, "16", "6", "0.1", 9], [1, "4", "6", "0.5", 4]]) {
       await root.locator(".et-place").nth(query).click();
       await root.getByRole("group", { name: "K", exact: true }).getByRole("radio", { name: k, exact: true }).check();
+      await root.getByRole("group", { name: "T", exact: true }).getByRole("radio", { name: t, exact: true }).check();
       await root.getByRole("group", { name: "α", exact: true }).getByRole("radio", { name: rate, exact: true }).check();
       assert.equal(await root.getAttribute("data-setting"), String(setting));
       assert.equal(await text(root, ".em-story"), describeText(trace, query, setting));
@@ -293,7 +294,7 @@ group("text", () => {
       const neighbours = await root.locator(".et-memory li").count();
       assert.equal(neighbours, Math.min(k === "4" ? 4 : 12, [3, 60, 100, 150, 198][query]));
     }
-    assert.match(await text(root, ".et-text"), /place 3; 3 steps in memory/);
+    assert.match(await text(root, ".et-text"), /place 60; 60 steps in memory/);
   }));
 
   test("the keyboard moves among the places", () => on("text.html", async (page, root) => {

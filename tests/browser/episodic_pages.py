@@ -105,6 +105,7 @@ texts = text_trace(
     places,
     names=words,
     neighbours=(4, 16),
+    steps=(1, 6),
     rates=(0.1, 0.5, 2.0),
     why=[f"place {t}" for t in places],
     title="A text",

@@ -199,14 +199,22 @@ def text():
 
 
 def traced(text, **options) -> TextTrace:
-    known = {"names": WORDS, "neighbours": (3, 16), "rates": (0.1, 0.5), "why": ["early", "late", "last"]}
+    known = {
+        "names": WORDS,
+        "neighbours": (3, 16),
+        "steps": (1, 4),
+        "rates": (0.1, 0.5),
+        "why": ["early", "late", "last"],
+    }
     return text_trace(*text, [4, 40, 58], **(known | options))
 
 
 def test_the_words_of_a_text_trace_are_those_of_mbpa(text, tmp_path):
     (mbpa, tokens), trace = text, traced(text)
     trace = TextTrace.load(trace.save(tmp_path / "text.json"))
-    assert trace.settings == [(3, 0.1), (3, 0.5), (16, 0.1), (16, 0.5)] and trace.start == 3
+    in_order = [(k, t, rate) for k in (3, 16) for t in (1, 4) for rate in (0.1, 0.5)]
+    assert trace.settings == in_order and trace.start == in_order.index((16, 1, 0.5))
+    assert trace.arrays["shown"].shape[1] == len(in_order)
     parts, _ = mbpa.parts(tokens[None, :-1], tokens[None, 1:])
     for query, t in enumerate((4, 40, 58)):
         surprise = trace.arrays["surprise"][query, trace.start, :, 0]
@@ -215,6 +223,10 @@ def test_the_words_of_a_text_trace_are_those_of_mbpa(text, tmp_path):
         assert trace.arrays["held"][query] == min(t, 30)
     gains = (parts.fitted - parts.network)[0, [4, 40, 58]] / np.log(2)
     np.testing.assert_allclose(trace.gains()[:, trace.start], gains, atol=1e-5)
+    longer = TextMbPA(mbpa.network, mbpa.output, TextMbPAConfig(MbPAConfig(neighbours=3, steps=4, rate=0.1), size=30))
+    parts, _ = longer.parts(tokens[None, :-1], tokens[None, 1:])
+    gains = (parts.fitted - parts.network)[0, [4, 40, 58]] / np.log(2)
+    np.testing.assert_allclose(trace.gains()[:, trace.settings.index((3, 4, 0.1))], gains, atol=1e-5)
 
 
 def test_a_text_trace_tells_what_had_been_read(text):
@@ -237,7 +249,7 @@ def test_a_text_trace_tells_what_had_been_read(text):
 
 
 def test_the_words_that_changed_most_are_shown(text):
-    (mbpa, tokens), trace = text, traced(text, neighbours=(16,), rates=(0.5,))
+    (mbpa, tokens), trace = text, traced(text, neighbours=(16,), steps=(1,), rates=(0.5,))
     hidden = mbpa.network.hidden(tokens[None, :-1])[0][0]
     state = mbpa.initial_state(1)
     for t in range(40):
@@ -256,13 +268,14 @@ def test_text_that_makes_no_sense_is_refused(text):
         ([0], {}, "a past"),
         ([59], {}, "a word that follows"),
         ([5], {"neighbours": (3,)}, "are not among"),
+        ([5], {"steps": (4,)}, "are not among"),
     ):
         with pytest.raises(ValueError, match=message):
-            known = {"names": WORDS, "neighbours": (16,), "rates": (0.5,)}
+            known = {"names": WORDS, "neighbours": (16,), "steps": (1,), "rates": (0.5,)}
             text_trace(*text, positions, **(known | options))
     inspector = TextInspector(traced(text), query=2)
-    assert inspector.setting == 3
-    for name, wrong in (("query", 3), ("setting", 4)):
+    assert inspector.setting == 5
+    for name, wrong in (("query", 3), ("setting", 8)):
         with pytest.raises(ValueError, match="there is no"):
             setattr(inspector, name, wrong)
 
