@@ -378,7 +378,7 @@ EXPERIMENTS = (
         run=run,
         config=lambda variant, profile: to_dict(in_profile(CONFIGS[variant], profile)),
         table=tables.figure3,
-        costs={"smoke": "5 s", "short": "1 to 5 minutes", "paper": "5 to 60 minutes"},
+        costs={"smoke": "5 s", "short": "1 to 5 minutes", "paper": "2 to 30 minutes"},
         wanted=tuple((variant, seed) for seed in range(3) for variant in CONFIGS),
     ),
 )
