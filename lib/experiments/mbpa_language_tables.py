@@ -56,7 +56,7 @@ def table2() -> report.Table:
     for name in adapted:
         rows += _our_rows(f"{LABELS[name]}, wider grid", name, part="wider")
     for name in adapted:
-        label = f"{LABELS[name]}, all of the test text, paper's setting, nothing chosen"
+        label = f"{LABELS[name]}, paper's setting"
         rows += _our_rows(label, name, suffix="-appendix-b")
     rows += _our_rows("LSTM, the words of dynamic evaluation", "lstm", suffix="-dynamic")
     rows += _our_rows("LSTM + dynamic evaluation", "dynamic", suffix="-dynamic")
