@@ -38,7 +38,7 @@ from lib.methods.mbpa import (
     adapted_by_vmap,
 )
 from lib.methods.mbpa_text import TextMbPA, TextMbPAConfig
-from lib.report import duration, grouped
+from lib.report import duration, grouped, unbroken
 from lib.tasks.seeds import generator
 
 ALL_WORDS = 82_430  # of Penn Treebank's test text
@@ -333,7 +333,7 @@ def goals(
         lines += [
             f"    - {each.case}: {each.measured + ', ' if each.measured else ''}{_WORD[each.yes]}" for each in cases
         ]
-    return "\n".join(lines)
+    return unbroken("\n".join(lines))
 
 
 _WORD = {True: "reached", False: "missed", None: "not measured"}

@@ -357,5 +357,9 @@ def _cell(text: str) -> str:
 
 
 def _unbroken(text: str) -> str:
-    """Escaped, and no line ends between thousands or after ±."""
-    return escape(re.sub(r"(?<=\d) (?=\d{3}\b)", "\u00a0", text).replace("± ", "±\u00a0"))
+    return escape(unbroken(text))
+
+
+def unbroken(text: str) -> str:
+    """No line ends between thousands or after ±."""
+    return re.sub(r"(?<=\d) (?=\d{3}\b)", "\u00a0", text).replace("± ", "±\u00a0")
