@@ -11,7 +11,7 @@ from lib import ledger
 from lib.ledger import Record
 
 NOT_RUN = "not run"
-LONGEST_NUMBER = 13  # characters, such as those of «0.950 ± 0.013»
+LONGEST_NUMBER = 15  # characters, such as those of «0.950 ± 0.013» or «-10.6 (-12.9%)»
 MODEL_NAMES = {"mbpa": "MbPA"}  # where a record's word for a model is not the book's
 WIDE = 8  # columns, from which on a table does not fit beside the contents of a page
 LONGEST_NOTE = 25  # characters, such as those of «quoted, not measured here»
