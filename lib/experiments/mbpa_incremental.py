@@ -231,7 +231,7 @@ def run_with(experiment: str, configs: dict[str, IncrementalConfig]) -> Callable
 
     def run(variant: str, profile: str, seed: int, options: RunOptions) -> ledger.Record | None:
         config, started = in_profile(configs[variant], profile), time.monotonic()
-        ready = prepared(experiment, variant, variant.removesuffix("-balanced"), profile, seed, config, options)
+        ready = prepared(experiment, variant, tables.data_of(variant), profile, seed, config, options)
         if ready is None:
             return None
         split, best = ready

@@ -48,6 +48,11 @@ def shown_records(experiment: str, variant: str) -> list[Record]:
     return next((r for profile in PROFILES_SHOWN if (r := ledger.whole_records(experiment, variant, profile))), [])
 
 
+def data_of(variant: str) -> str:
+    """The data set of a variant, such as that of `omniglot-balanced`."""
+    return variant.removesuffix("-balanced")
+
+
 def title_of(data: str, records: list[Record]) -> str:
     """Of a plot: the data set, the profile and the number of splits, or that it was not run."""
     shown = f"{records[0].profile} profile, n = {len(records)}" if records else "not run"
@@ -137,7 +142,7 @@ def _points(experiment: str, variant: str, groups: dict[str, str], epochs: Seque
     records, rows = shown_records(experiment, variant), []
     for group, name in groups.items():
         for model, label in MODELS.items():
-            source = f"{DATA_SETS[variant.removesuffix('-balanced')]}, {name}"
+            source = f"{DATA_SETS[data_of(variant)]}, {name}"
             if not records:
                 rows.append(report.Row(label, source, (), report.NOT_RUN))
                 continue

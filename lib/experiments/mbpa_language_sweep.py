@@ -323,7 +323,7 @@ def with_error(differences: Float[Tensor, " words"]) -> tuple[float, float]:
     return differences.double().mean().item(), means.std().item() / len(means) ** 0.5
 
 
-def table2(sweep: Sweep, test: Words, wider: bool, progress: bool = False) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def table2(sweep: Sweep, test: Words, wider: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The rows of table 2 with what was chosen for them, and their log-likelihoods on the test text.
 
     A row's `gain` is its perplexity's below the LSTM's, with its standard error; see `add_leads` for `ahead`.

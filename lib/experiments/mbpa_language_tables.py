@@ -184,7 +184,7 @@ def _spread(mean: float | None, deviation: float | None) -> str:
 
 def papers_setting_in_words() -> str:
     """An item, in Markdown, for each corpus: what the setting that the paper calls optimal does to our LSTM, on the
-    words that settings were chosen by, and with nothing chosen on the test text."""
+    words that settings were chosen by, and with nothing chosen but θ of the cache on the test text."""
     asked = {name: value for name, value in PAPERS_BEST.items() if name != "share"}
     lines = []
     for corpus, label in CORPORA.items():
@@ -211,7 +211,7 @@ def papers_setting_in_words() -> str:
 def _stated_in_words(corpus: str, profile: str) -> str:
     records = ledger.whole_records(NAME, f"{corpus}-appendix-b", profile)
     if not records:
-        return " On all of the test text, with nothing chosen: not run."
+        return " On all of the test text, with nothing chosen but θ of the cache: not run."
     rows, words = records[0].metrics["rows"], report.grouped(records[0].metrics["words"]["test"])
     told = [f"LSTM {rows['lstm']['perplexity']:.1f}"]
     for name in ("lstm-cache", "lstm-mbpa", "lstm-mbpa-cache"):
@@ -222,4 +222,5 @@ def _stated_in_words(corpus: str, profile: str) -> str:
             f"{error:.4f})"
         )
     setting = setting_in_words(rows["lstm-mbpa-cache"]["setting"])
-    return f" On all {words} words of the test text, with nothing chosen ({setting}): {'; '.join(told)}."
+    chosen = f"with nothing chosen but θ of the cache ({setting})"
+    return f" On all {words} words of the test text, {chosen}: {'; '.join(told)}."

@@ -222,10 +222,11 @@ def test_what_the_papers_setting_does_is_told(book):
         "at its best share, 97.5; at the best of the paper's grid" in told
         and "12.5% of the weight" in told
         and told.startswith("- **Penn Treebank**")
-        and told.endswith("with nothing chosen: not run.")
+        and told.endswith("with nothing chosen but θ of the cache: not run.")
     )
     ledger.save_record(stated_record())
     assert (
-        "On all 82 429 words of the test text, with nothing chosen (N = 5000, K = 256, T = 1, α = 0.15, λ_mbpa = 0.1): "
+        "On all 82 429 words of the test text, with nothing chosen but θ of the cache "
+        "(N = 5000, K = 256, T = 1, α = 0.15, λ_mbpa = 0.1): "
         "LSTM 100.0; LSTM + cache 99.0, -1.0 (-1.0%), ahead by 0.0101 nats a word (standard error 0.0010); "
     ) in tables.papers_setting_in_words()
